@@ -1,0 +1,232 @@
+"""Deployment: which model is served, by which engine, with what resources and scaling."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bud.api.base import (
+    AGE,
+    MESSAGE,
+    REASON,
+    Column,
+    Conditions,
+    Kind,
+    Label,
+    NameRef,
+    ObjectName,
+    Quantity,
+    Resource,
+    ShortText,
+    Status,
+    Text,
+    atomic,
+    list_map,
+    rule,
+    rules,
+)
+
+DeploymentPhase = Literal["Pending", "Deploying", "Active", "Scaling", "Failed", "Stopped"]
+
+EnvName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
+
+
+class KeyRef(Resource):
+    """One key of a Secret or ConfigMap of the same namespace."""
+
+    name: ObjectName = Field(description="Name of the object.")
+    key: ShortText = Field(description="Key in it.")
+
+
+class EnvSource(Resource):
+    """Where the value of a variable comes from."""
+
+    secret_key_ref: KeyRef | None = Field(None, description="A key of a Secret.")
+    config_map_key_ref: KeyRef | None = Field(None, description="A key of a ConfigMap.")
+
+
+class EnvVar(Resource):
+    """One environment variable of the engine."""
+
+    name: EnvName = Field(description="Name of the variable.")
+    value: Text | None = Field(None, description="Value of the variable.")
+    value_from: EnvSource | None = Field(
+        None,
+        description="Where the value comes from.",
+        json_schema_extra=rules(
+            rule(
+                "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+                "set exactly one of secretKeyRef or configMapKeyRef",
+            )
+        ),
+    )
+
+
+class Toleration(Resource):
+    """A toleration of the pod, as in the Kubernetes API."""
+
+    key: Annotated[str, Field(max_length=317)] | None = Field(None, description="Taint key; absent matches all.")
+    operator: Literal["Exists", "Equal"] | None = Field(None, description="Default: Equal.")
+    value: Label | None = Field(None, description="Taint value.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Absent matches all."
+    )
+    toleration_seconds: int | None = Field(None, description="How long NoExecute is tolerated, in seconds.")
+
+
+class Resources(Resource):
+    """What one replica of the engine gets."""
+
+    cpu: Quantity | None = Field(None, description='CPU cores, as in "4" or 500m. Default: 1.')
+    memory: Quantity | None = Field(None, description="Memory, as in 16Gi. Default: from the size of the weights.")
+    gpu: int = Field(0, ge=0, le=64, description="Number of GPUs.")
+    gpu_type: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
+        None,
+        description="GPU product, as in L4 or NVIDIA-A100-SXM4-80GB; matched to the labels of the nodes.",
+    )
+
+
+class AutoScaling(Resource):
+    """Scaling by load."""
+
+    enabled: bool = Field(True, description="Whether a HorizontalPodAutoscaler sets the number of replicas.")
+    min_replicas: int = Field(1, ge=0, le=1000, description="Never fewer than this; 0 means that it may sleep.")
+    max_replicas: int = Field(3, ge=1, le=1000, description="Never more than this.")
+    target_cpu: int | None = Field(
+        None,
+        alias="targetCPU",
+        ge=1,
+        le=1000,
+        description="Average CPU in percent of the request. Default: 80 when no target is set.",
+    )
+    target_memory: int | None = Field(None, ge=1, le=1000, description="Average memory in percent of the request.")
+
+
+class TemplateMetadata(Resource):
+    """Labels and annotations for the engine's pods."""
+
+    labels: dict[LabelKey, Label] = Field({}, max_length=64, description="Labels for the pods.")
+    annotations: dict[LabelKey, Text] = Field({}, max_length=64, description="Annotations for the pods.")
+
+
+class Template(Resource):
+    """What is added to the engine's pods."""
+
+    metadata: TemplateMetadata = Field(TemplateMetadata(), description="Labels and annotations for the pods.")
+
+
+class DeploymentSpec(Resource):
+    """Which model is served, by which engine, with what resources and scaling."""
+
+    model_ref: NameRef = Field(description="The Model to serve, of the same namespace.")
+    runtime_ref: NameRef | None = Field(
+        None, description="The Runtime that serves it. Default: chosen by the model's format and task."
+    )
+    replicas: int = Field(
+        1, ge=0, le=1000, description="Number of replicas; autoScaling, when enabled, sets it instead."
+    )
+    auto_scaling: AutoScaling | None = Field(
+        None,
+        description="Scaling by load.",
+        json_schema_extra=rules(
+            rule(
+                "self.minReplicas <= self.maxReplicas",
+                "minReplicas must not be greater than maxReplicas: lower minReplicas or raise maxReplicas",
+            )
+        ),
+    )
+    resources: Resources = Field(
+        Resources(),
+        description="What one replica gets.",
+        json_schema_extra=rules(
+            rule(
+                "!has(self.gpuType) || self.gpu > 0",
+                "gpuType needs gpu: set gpu to the number of GPUs, or remove gpuType",
+            )
+        ),
+    )
+    args: Annotated[tuple[Text, ...], Field(max_length=256, json_schema_extra=atomic())] = Field(
+        (), description="Arguments for the engine, after the Runtime's own."
+    )
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=list_map("name"))] = Field(
+        (), description="Environment of the engine; wins over the Runtime's."
+    )
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        None, description="Image of the engine, instead of the Runtime's."
+    )
+    node_selector: dict[LabelKey, Label] = Field({}, max_length=64, description="Labels that a node must carry.")
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64, json_schema_extra=atomic())] = Field(
+        (), description="Taints that the pods tolerate."
+    )
+    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    stopped: bool = Field(False, description="True: no replicas, whatever else is set.")
+    update_policy: Literal["OnChange", "Auto"] = Field(
+        "OnChange",
+        description="`OnChange`: pods keep the Runtime and operator image they started with until this spec changes; "
+        "`Auto`: they follow at once.",
+    )
+    template: Template = Field(Template(), description="Metadata for the engine's pods.")
+    selector: dict[str, Any] | None = Field(
+        None,
+        max_length=16,
+        description="Ignored; accepted because Kustomize adds it.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+
+class EffectiveResources(Status):
+    """Resources of one replica, defaults filled in."""
+
+    cpu: Annotated[str, Field(max_length=64)] = Field("", description="CPU request.")
+    memory: Annotated[str, Field(max_length=64)] = Field("", description="Memory request and limit.")
+    gpu: int = Field(0, ge=0, description="Number of GPUs.")
+
+
+class DeploymentStatus(Status):
+    """What is known of the served model."""
+
+    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status answers.")
+    phase: DeploymentPhase | None = Field(None, description="Pending, Deploying, Active, Scaling, Failed or Stopped.")
+    endpoint_url: Annotated[str, Field(max_length=1024)] = Field(
+        "", alias="endpointURL", description="OpenAI-compatible base URL within the cluster."
+    )
+    model_name: ShortText = Field("", description="Value of `model` in requests to the endpoint.")
+    runtime: ShortText = Field("", description="Runtime that serves the model.")
+    replicas: int = Field(0, ge=0, description="Replicas that exist.")
+    ready_replicas: int = Field(0, ge=0, description="Replicas that answered a request and are ready.")
+    updated_replicas: int = Field(0, ge=0, description="Replicas of the present spec.")
+    desired_replicas: int = Field(0, ge=0, description="Replicas that are wanted, by the spec or the autoscaler.")
+    ready: Annotated[str, Field(max_length=16)] = Field("", description="Ready and wanted replicas, as in `1/2`.")
+    selector: Annotated[str, Field(max_length=512)] = Field(
+        "", description="Label selector of the pods, for autoscalers."
+    )
+    resources: EffectiveResources | None = Field(None, description="Resources of one replica, defaults filled in.")
+    conditions: Conditions = ()
+
+
+DEPLOYMENT = Kind(
+    kind="Deployment",
+    plural="deployments",
+    short="mdep",
+    namespaced=True,
+    spec=DeploymentSpec,
+    status=DeploymentStatus,
+    description="A model that is served: engine, resources, scaling and address.",
+    scale={
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    },
+    columns=(
+        Column("Phase", ".status.phase", description="Pending, Deploying, Active, Scaling, Failed or Stopped."),
+        Column("Ready", ".status.ready", description="Ready and wanted replicas."),
+        Column("Model", ".spec.modelRef.name", description="Model that is served."),
+        Column("Runtime", ".status.runtime", description="Engine that serves it."),
+        REASON,
+        AGE,
+        Column("Endpoint", ".status.endpointURL", priority=1),
+        MESSAGE,
+    ),
+)

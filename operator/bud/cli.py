@@ -1,0 +1,111 @@
+"""`bud-operator`: runs the operator, inside a cluster or beside one."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version as package_version
+from typing import Annotated
+
+import typer
+
+from bud.api import KINDS
+from bud.api.crd import crd, to_yaml
+from bud.app import Operator
+from bud.context import Settings
+from bud.errors import BudError
+from bud.kube.connect import connect
+from bud.logs import LogFormat, configure
+
+VERSION = package_version("bud-operator")
+IMAGE = f"ghcr.io/bud-studio/bud-operator:{VERSION}"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Serve models on Kubernetes. Every option can also be set by the environment variable named beside it.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(  # noqa: PLR0913  each parameter is one documented option of the command
+    *,
+    kubeconfig: Annotated[
+        str | None,
+        typer.Option(help="Kubeconfig file. Default: the pod's service account, else KUBECONFIG or ~/.kube/config."),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    image: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_OPERATOR_IMAGE",
+            help="Image of this program: for download Jobs, answer checks, and Runtimes that name no image.",
+        ),
+    ] = IMAGE,
+    allow_host_path: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="BUD_OPERATOR_ALLOW_HOST_PATH",
+            help="Prefix under which Models may use hostPath; may be repeated. Default: none.",
+        ),
+    ] = None,
+    default_volume_size: Annotated[
+        str,
+        typer.Option(envvar="BUD_OPERATOR_DEFAULT_VOLUME_SIZE", help="Volume of a Model that sets no storage.size."),
+    ] = "20Gi",
+    http_port: Annotated[
+        int,
+        typer.Option(envvar="BUD_OPERATOR_HTTP_PORT", help="Port of /healthz, /readyz and /metrics.", min=1, max=65535),
+    ] = 8080,
+    workers: Annotated[
+        int, typer.Option(envvar="BUD_OPERATOR_WORKERS", help="Objects worked on at once.", min=1, max=256)
+    ] = 16,
+    resync_seconds: Annotated[
+        float,
+        typer.Option(envvar="BUD_OPERATOR_RESYNC_SECONDS", help="How often everything is looked at again.", min=1),
+    ] = 600.0,
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="BUD_OPERATOR_LOG_FORMAT", help="json for machines, text for people.")
+    ] = "json",
+    log_level: Annotated[
+        str, typer.Option(envvar="BUD_OPERATOR_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "info",
+) -> None:
+    """Run the operator until SIGTERM or Ctrl-C."""
+    configure(log_format=log_format, level=log_level)
+    settings = Settings(
+        image=image,
+        host_path_prefixes=tuple(allow_host_path or ()),
+        default_volume_size=default_volume_size,
+        workers=workers,
+        resync_seconds=resync_seconds,
+        http_port=http_port,
+    )
+    try:
+        asyncio.run(_run(kubeconfig, context, settings))
+    except BudError as error:
+        typer.echo(f"bud-operator: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def crds() -> None:
+    """Print the CustomResourceDefinitions, for kubectl apply -f -."""
+    typer.echo("---\n".join(to_yaml(crd(kind)) for kind in KINDS))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(VERSION)
+
+
+async def _run(kubeconfig: str | None, context: str | None, settings: Settings) -> None:
+    connection = await connect(kubeconfig, context)
+    await Operator(connection, settings, version=VERSION).run()
+
+
+def main() -> None:
+    """Entry point of the program."""
+    app()

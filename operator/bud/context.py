@@ -1,0 +1,45 @@
+"""What every controller is given: the store to read, the one writer, the settings, the metrics and the clock."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bud.kube.client import Client
+from bud.kube.store import Store
+from bud.kube.write import Writer
+from bud.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the operator was started.
+
+    `image` is the operator's own image, for download Jobs and answer checks; `workers` is how many objects are
+    worked on at once; `resync_seconds` is how often everything is looked at again.
+    """
+
+    image: str
+    host_path_prefixes: tuple[str, ...] = ()
+    default_volume_size: str = "20Gi"
+    workers: int = 16
+    resync_seconds: float = 600.0
+    http_port: int = 8080
+
+
+def utc_now() -> str:
+    """The present in RFC 3339, to the second, as Kubernetes writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a controller needs, made once at start."""
+
+    client: Client
+    store: Store
+    writer: Writer
+    settings: Settings
+    metrics: Metrics
+    now: Callable[[], str] = utc_now

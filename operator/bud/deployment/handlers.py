@@ -1,0 +1,130 @@
+"""Deployments: gather what is seen, decide, act."""
+
+from __future__ import annotations
+
+import datetime
+
+from bud.api import DEPLOYMENT
+from bud.api.conditions import READY, find
+from bud.api.deployment import DeploymentStatus
+from bud.api.model import ModelSpec, ModelStatus
+from bud.api.runtime import RuntimeSpec
+from bud.context import Context
+from bud.deployment.plan import ModelSeen, Plan, View, parse_spec, plan
+from bud.deployment.status import Outcome, status
+from bud.errors import ApiRefused, BudError, InvalidError
+from bud.kube.kinds import APPS, AUTOSCALERS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, SERVICES, child_name
+from bud.kube.seen import Own, Seen
+from bud.report import report, report_unreadable
+
+_CHILDREN = (AUTOSCALERS, APPS, SERVICES)
+
+
+async def reconcile(context: Context, namespace: str, name: str) -> float | None:
+    """Brings one Deployment's children and status in line with its spec."""
+    owner = context.store.get(DEPLOYMENTS, namespace, name)
+    if owner is None or owner.deleting:
+        return None
+    try:
+        view = gather(context, owner)
+    except InvalidError as error:
+        previous = DeploymentStatus.model_validate(owner.data.status)
+        await report_unreadable(context, owner, previous, error=error, phase="Failed")
+        return None
+    outcome = await _act(context, view)
+    await _report(context, owner, gather(context, owner), outcome)
+    return None
+
+
+def gather(context: Context, owner: Seen) -> View:
+    """Everything that decides, from the store. Raises `InvalidError` for a spec that cannot be read."""
+    own: Own = owner.data
+    spec = parse_spec(own.spec)
+    identity = child_name(DEPLOYMENT.kind, owner.namespace, owner.name)
+    nodes = [node.data for node in context.store.all(NODES)]
+    return View(
+        namespace=owner.namespace,
+        name=owner.name,
+        uid=owner.uid,
+        generation=own.generation,
+        spec=spec,
+        model=_model(context, owner.namespace, spec.model_ref.name),
+        runtimes=_runtimes(context),
+        gpu_products=tuple(sorted({node.gpu_product for node in nodes if node.gpu_product and node.gpus})),
+        app=context.store.get(APPS, owner.namespace, identity),
+        operator_image=context.settings.image,
+    )
+
+
+def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
+    seen = context.store.get(MODELS, namespace, name)
+    if seen is None:
+        return None
+    own: Own = seen.data
+    try:
+        local = ModelSpec.model_validate(own.spec).source.local
+        known = ModelStatus.model_validate(own.status)
+    except ValueError:
+        return ModelSeen(ModelStatus(), own.generation, "", seen.deleting)
+    host_path = local.host_path or "" if local is not None else ""
+    return ModelSeen(known, own.generation, host_path, seen.deleting)
+
+
+def _runtimes(context: Context) -> dict[str, RuntimeSpec]:
+    out = {}
+    for seen in context.store.all(RUNTIMES):
+        try:
+            out[seen.name] = RuntimeSpec.model_validate(seen.data.spec)
+        except ValueError:
+            continue  # one that a newer release wrote; a Deployment that names it is told that it is not found
+    return out
+
+
+async def _act(context: Context, view: View) -> Outcome:
+    try:
+        wanted = plan(view)
+        await _prune(context, view, wanted)
+        mutated = [
+            f"{resource.kind} {document['metadata']['name']}"
+            for resource, document in wanted.objects
+            if not await context.writer.apply(document, resource)
+        ]
+    except ApiRefused as error:
+        return Outcome(None, ApiRefused(f"the API server refused: {error}", status=error.status))
+    except BudError as error:
+        if error.reason in ("ApiUnavailable", "Conflict"):
+            raise
+        return Outcome(None, error)
+    return Outcome(wanted, None, tuple(mutated))
+
+
+async def _prune(context: Context, view: View, wanted: Plan) -> None:
+    kept = {resource for resource, _ in wanted.objects}
+    for resource in _CHILDREN:
+        for child in context.store.children(
+            resource, namespace=view.namespace, owner_kind=DEPLOYMENT.kind, owner_name=view.id
+        ):
+            if resource not in kept or child.name != view.id:
+                await context.writer.delete(child)
+
+
+async def _report(context: Context, owner: Seen, view: View, outcome: Outcome) -> None:
+    own: Own = owner.data
+    previous = DeploymentStatus.model_validate(own.status)
+    pods = context.store.children(PODS, namespace=view.namespace, owner_kind=DEPLOYMENT.kind, owner_name=view.id)
+    new = status(view, outcome, pods=pods, previous=previous, now=context.now())
+    await report(context, owner, before=previous, after=new, trouble=new.phase == "Failed")
+    if new.phase == "Active" and not _was_active(previous):
+        context.metrics.time_to_active.observe(_seconds_between(own.created, context.now()))
+
+
+def _was_active(previous: DeploymentStatus) -> bool:
+    ready = find(previous.conditions, READY)
+    return previous.phase in ("Active", "Scaling") or (ready is not None and ready.status == "True")
+
+
+def _seconds_between(start: str, end: str) -> float:
+    def parse(text: str) -> datetime.datetime:
+        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+    return (parse(end) - parse(start)).total_seconds()

@@ -1,0 +1,162 @@
+"""What is true of a Deployment: pure, from what is seen to the status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bud.api.conditions import READY, RECONCILING, Verdict, conditions, find
+from bud.api.deployment import DeploymentPhase, DeploymentStatus, EffectiveResources
+from bud.deployment.plan import Plan, View, active_scaling, selector
+from bud.engines.pod import ENGINE, PROBE, sizes
+from bud.errors import BudError, InvalidError
+from bud.kube.seen import App, Container, Pod, Seen
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reconcile came to: the plan, or the error in its place; and children that something else changes back."""
+
+    plan: Plan | None
+    error: BudError | None
+    mutated: tuple[str, ...] = ()
+
+
+def status(
+    view: View, outcome: Outcome, *, pods: Iterable[Seen], previous: DeploymentStatus, now: str
+) -> DeploymentStatus:
+    """The whole status; `now` (RFC 3339) is used only for conditions that change."""
+    app = view.app_data
+    phase, verdict = _verdict(view, outcome, [pod.data for pod in pods if not pod.deleting], previous)
+    if outcome.mutated and verdict.ready:
+        text = (
+            f"something in the cluster changes {', '.join(outcome.mutated)} back; find it by the object's managedFields"
+        )
+        verdict = Verdict(True, "ChildrenChanged", text, reconciling=verdict.reconciling)
+    wanted = app.wanted if app is not None else _first_replicas(view)
+    ready = app.available if app is not None else 0
+    return DeploymentStatus(
+        observed_generation=view.generation,
+        phase=phase,
+        endpoint_url=f"http://{view.id}.{view.namespace}.svc/v1" if app is not None else "",
+        model_name=view.name if app is not None else "",
+        runtime=outcome.plan.engine.runtime_name if outcome.plan else previous.runtime,
+        replicas=app.replicas if app is not None else 0,
+        ready_replicas=ready,
+        updated_replicas=app.updated if app is not None else 0,
+        desired_replicas=wanted,
+        ready=f"{ready}/{wanted}",
+        selector=",".join(f"{key}={value}" for key, value in selector(view).items()),
+        resources=_resources(view, outcome) or previous.resources,
+        conditions=conditions(verdict, previous=previous.conditions, generation=view.generation, now=now),
+    )
+
+
+def _resources(view: View, outcome: Outcome) -> EffectiveResources | None:
+    if outcome.plan is None:
+        return None
+    size = sizes(view.spec.resources, outcome.plan.weights.bytes)
+    return EffectiveResources(cpu=size.cpu, memory=size.memory, gpu=size.gpu)
+
+
+def _first_replicas(view: View) -> int:
+    scaling = active_scaling(view.spec)
+    if scaling is not None:
+        return max(1, scaling.min_replicas)
+    return 0 if view.spec.stopped else view.spec.replicas
+
+
+def _verdict(
+    view: View, outcome: Outcome, pods: list[Pod], previous: DeploymentStatus
+) -> tuple[DeploymentPhase, Verdict]:
+    app = view.app_data
+    if outcome.error is not None:
+        return _blocked(outcome.error, app)
+    if app is None or app.observed_generation < app.generation:
+        if app is not None and _finished(view, previous):
+            return previous.phase or "Deploying", _same(previous)
+        return "Deploying", Verdict(False, "Deploying", "the engine's pods are being created", reconciling=True)
+    if app.wanted == 0:
+        return _at_zero(view, app)
+    complete = app.updated == app.wanted == app.replicas == app.available
+    if complete:
+        return "Active", Verdict(True, "Active", f"{app.available} of {app.wanted} replicas answer")
+    return _incomplete(view, app, pods, finished=_finished(view, previous))
+
+
+def _finished(view: View, previous: DeploymentStatus) -> bool:
+    """Whether this generation was once complete, so that what goes on now is not its roll-out."""
+    known = find(previous.conditions, RECONCILING)
+    return known is not None and known.status == "False" and known.observed_generation == view.generation
+
+
+def _same(previous: DeploymentStatus) -> Verdict:
+    ready = find(previous.conditions, READY)
+    if ready is None:
+        return Verdict(False, "Deploying", "")
+    return Verdict(ready.status == "True", ready.reason, ready.message)
+
+
+def _blocked(error: BudError, app: App | None) -> tuple[DeploymentPhase, Verdict]:
+    invalid = isinstance(error, InvalidError)
+    serving = app is not None and app.available > 0
+    message = f"{error}; the replicas of before still answer" if serving else str(error)
+    verdict = Verdict(False, error.reason, message, reconciling=not invalid, stalled=invalid)
+    return "Failed" if invalid else "Pending", verdict
+
+
+def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:
+    if app.replicas:
+        return "Scaling", Verdict(False, "Stopping", f"{app.replicas} replicas are ending", reconciling=True)
+    why = "spec.stopped is true" if view.spec.stopped else "no replicas are wanted"
+    return "Stopped", Verdict(True, "Stopped", f"{why}; nothing is served, as asked")
+
+
+def _incomplete(view: View, app: App, pods: list[Pod], *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
+    scaling = active_scaling(view.spec)
+    minimum = max(1, scaling.min_replicas) if scaling is not None else app.wanted
+    serves = app.available >= minimum
+    unfinished = not finished
+    counted = f"{app.available} of {app.wanted} replicas answer"
+    trouble = diagnose(pods) or ((("ReplicaFailure", app.failure)) if app.failure else None)
+    if trouble is not None and not serves:
+        reason, message = trouble
+        phase: DeploymentPhase = "Pending" if reason in ("Unschedulable", "ReplicaFailure") else "Failed"
+        return phase, Verdict(False, reason, f"{counted}; {message}", reconciling=unfinished)
+    if app.updated == app.wanted and app.available > 0:
+        detail = f"; {trouble[1]}" if trouble else ""
+        return "Scaling", Verdict(serves, "Scaling", counted + detail, reconciling=unfinished)
+    detail = f"; {trouble[1]}" if trouble else f"; {app.updated} are of the present spec"
+    return "Deploying", Verdict(serves, "Deploying", counted + detail, reconciling=unfinished)
+
+
+def diagnose(pods: Iterable[Pod]) -> tuple[str, str] | None:
+    """Why pods do not get ready, in a word and in a sentence with the remedy; None when they are merely starting."""
+    for pod in sorted((pod for pod in pods if not pod.ready), key=lambda pod: pod.created, reverse=True):
+        if pod.unschedulable:
+            return (
+                "Unschedulable",
+                f"no node fits: {pod.unschedulable}; free or add such a node, or ask for less in spec.resources",
+            )
+        for container in pod.containers:
+            if (trouble := _container_trouble(container)) is not None:
+                return trouble
+    return None
+
+
+def _container_trouble(container: Container) -> tuple[str, str] | None:
+    reason, message = container.waiting_reason, container.waiting_message
+    if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+        return (
+            "ImagePullFailed",
+            f"the image of container {container.name} cannot be pulled: {message or reason}",
+        )
+    if reason in ("CreateContainerConfigError", "CreateContainerError"):
+        return "ContainerConfigInvalid", f"container {container.name} cannot be created: {message}"
+    if container.name in (ENGINE, PROBE) and container.exit_code not in (None, 0) and not container.ready:
+        last = container.exit_message.strip().splitlines()[-1:] or [container.exit_reason]
+        why = "out of memory: raise spec.resources.memory" if container.exit_reason == "OOMKilled" else last[0][:300]
+        return "EngineCrashed", (
+            f"container {container.name} exited with code {container.exit_code} ({container.restarts} restarts): {why}"
+        )
+    return None

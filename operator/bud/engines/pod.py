@@ -1,0 +1,251 @@
+"""From a Deployment and its Runtime to the engine's pod: pure, and canonical as the API server gives it back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bud.api.deployment import DeploymentSpec, EnvVar, Resources
+from bud.api.runtime import RuntimeSpec
+from bud.engines.gpu import GPU_PRODUCT_LABEL, GPU_RESOURCE
+from bud.kube.quantity import binary, canonical, parse
+
+Document = dict[str, Any]
+
+ENGINE = "engine"
+PROBE = "answer-check"
+PROBE_PORT = 9901
+WEIGHTS_PATH = "/weights"
+
+USER = 65532
+POD_SECURITY: Document = {
+    "fsGroup": USER,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "runAsGroup": USER,
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Document = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Together: Pod Security level restricted, and a read-only root file system."""
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights are: a claim or a path of the node, the folder within it ("" for all of it), and the main file
+    within that ("" for engines that load a folder)."""
+
+    claim_name: str
+    host_path: str
+    directory: str
+    file: str
+    bytes: int
+    task: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a pod serves and who it belongs to."""
+
+    model_name: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The Runtime revision, operator image and GPU labels that a Deployment was started with."""
+
+    runtime_name: str
+    runtime: RuntimeSpec
+    operator_image: str
+    gpu_products: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Resources of one replica, defaults filled in, as canonical quantities."""
+
+    cpu: str
+    memory: str
+    gpu: int
+
+
+def sizes(resources: Resources, weights_bytes: int) -> Sizes:
+    """Resources with defaults: one core, and memory for the weights plus a quarter plus 1 GiB, in whole GiB."""
+    need = math.ceil((weights_bytes * 1.25) / _GIB + 1) * _GIB
+    return Sizes(
+        cpu=canonical(resources.cpu if resources.cpu is not None else 1),
+        memory=canonical(resources.memory) if resources.memory is not None else binary(need),
+        gpu=resources.gpu,
+    )
+
+
+def pod_template(spec: DeploymentSpec, *, served: Served, engine: Engine, weights: Weights) -> Document:
+    """The pod template of the engine: the engine, its answer check beside it, the weights mounted read-only."""
+    runtime = engine.runtime
+    pod: Document = {
+        "automountServiceAccountToken": False,
+        "containers": [_engine_container(spec, served, engine, weights)],
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        "volumes": _volumes(runtime, weights),
+    }
+    if runtime.answer_check.enabled:
+        pod["initContainers"] = [_probe_container(served, engine, weights.task)]
+    if spec.node_selector:
+        pod["nodeSelector"] = dict(spec.node_selector)
+    if spec.tolerations:
+        pod["tolerations"] = [t.model_dump(by_alias=True, exclude_none=True) for t in spec.tolerations]
+    if spec.priority_class_name:
+        pod["priorityClassName"] = spec.priority_class_name
+    if engine.gpu_products:
+        pod["affinity"] = _gpu_affinity(engine.gpu_products)
+    return {"metadata": _metadata(spec, served, runtime), "spec": pod}
+
+
+def _metadata(spec: DeploymentSpec, served: Served, runtime: RuntimeSpec) -> Document:
+    annotations: Document = dict(spec.template.metadata.annotations)
+    if runtime.metrics_path:
+        annotations |= {
+            "prometheus.io/path": runtime.metrics_path,
+            "prometheus.io/port": str(runtime.port),
+            "prometheus.io/scrape": "true",
+        }
+    return {
+        "annotations": annotations | dict(served.annotations),
+        "labels": dict(spec.template.metadata.labels) | dict(served.labels),
+    }
+
+
+def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weights: Weights) -> Document:
+    runtime, size = engine.runtime, sizes(spec.resources, weights.bytes)
+    health = {"httpGet": {"path": runtime.health_path, "port": "http", "scheme": "HTTP"}}
+    container: Document = {
+        "env": _env(spec, served, runtime, weights),
+        "image": spec.image or runtime.image or engine.operator_image,
+        "livenessProbe": health | {"failureThreshold": 6, "periodSeconds": 10, "timeoutSeconds": 5},
+        "name": ENGINE,
+        "ports": [{"containerPort": runtime.port, "name": "http", "protocol": "TCP"}],
+        "readinessProbe": health | {"failureThreshold": 3, "periodSeconds": 5, "timeoutSeconds": 5},
+        "resources": _resources(size),
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "startupProbe": health
+        | {
+            "failureThreshold": max(1, math.ceil(runtime.startup_seconds / 2)),
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+        },
+        "volumeMounts": _mounts(runtime),
+    }
+    if runtime.command:
+        container["command"] = list(runtime.command)
+    if runtime.args or spec.args:
+        container["args"] = [*runtime.args, *spec.args]
+    return container
+
+
+def _resources(size: Sizes) -> Document:
+    requests: Document = {"cpu": size.cpu, "memory": size.memory}
+    limits: Document = {"memory": size.memory}
+    if size.gpu:
+        requests[GPU_RESOURCE] = limits[GPU_RESOURCE] = str(size.gpu)
+    return {"limits": limits, "requests": requests}
+
+
+def _env(spec: DeploymentSpec, served: Served, runtime: RuntimeSpec, weights: Weights) -> list[Document]:
+    path = "/".join(part for part in (WEIGHTS_PATH, weights.directory) if part)
+    values = {
+        "BUD_MODEL_PATH": path,
+        "BUD_MODEL_FILE": f"{path}/{weights.file}" if weights.file else path,
+        "BUD_MODEL_NAME": served.model_name,
+        "BUD_PORT": str(runtime.port),
+        "BUD_GPU_COUNT": str(max(1, spec.resources.gpu)),
+        "BUD_CPU_COUNT": str(max(1, math.ceil(parse(sizes(spec.resources, weights.bytes).cpu)))),
+        **{variable.name: variable.value for variable in runtime.env},
+    }
+    variables = {name: _variable(name, value) for name, value in values.items()}
+    return list((variables | {variable.name: _user_variable(variable) for variable in spec.env}).values())
+
+
+def _user_variable(variable: EnvVar) -> Document:
+    if variable.value_from is None:
+        return _variable(variable.name, variable.value or "")
+    return {
+        "name": variable.name,
+        "valueFrom": variable.value_from.model_dump(by_alias=True, exclude_none=True),
+    }
+
+
+def _variable(name: str, value: str) -> Document:
+    # The API server drops an empty value, so a document that sends one never equals what comes back.
+    return {"name": name, "value": value} if value else {"name": name}
+
+
+def _probe_container(served: Served, engine: Engine, task: str) -> Document:
+    runtime = engine.runtime
+    values = {
+        "BUD_PROBE_ENGINE": f"http://127.0.0.1:{runtime.port}",
+        "BUD_PROBE_HEALTH_PATH": runtime.health_path,
+        "BUD_PROBE_TASK": task,
+        "BUD_PROBE_MODEL": served.model_name,
+        "BUD_PROBE_PORT": str(PROBE_PORT),
+    }
+    if runtime.answer_check.path:
+        values["BUD_PROBE_PATH"] = runtime.answer_check.path
+    return {
+        "command": ["bud-probe"],
+        "env": [_variable(name, value) for name, value in values.items()],
+        "image": engine.operator_image,
+        "livenessProbe": {
+            "failureThreshold": 6,
+            "httpGet": {"path": "/healthz", "port": PROBE_PORT, "scheme": "HTTP"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+        },
+        "name": PROBE,
+        "readinessProbe": {
+            "failureThreshold": 2,
+            "httpGet": {"path": "/readyz", "port": PROBE_PORT, "scheme": "HTTP"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+        },
+        "resources": {"limits": {"memory": "64Mi"}, "requests": {"cpu": "5m", "memory": "32Mi"}},
+        "restartPolicy": "Always",
+        "securityContext": CONTAINER_SECURITY,
+    }
+
+
+def _volumes(runtime: RuntimeSpec, weights: Weights) -> list[Document]:
+    if weights.host_path:
+        source: Document = {"hostPath": {"path": weights.host_path}}
+    else:
+        source = {"persistentVolumeClaim": {"claimName": weights.claim_name, "readOnly": True}}
+    volumes: list[Document] = [{"name": "weights", **source}]
+    volumes += [{"name": f"writable-{i}", "emptyDir": {}} for i in range(len(runtime.writable_paths))]
+    if runtime.shared_memory:
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
+    return volumes
+
+
+def _mounts(runtime: RuntimeSpec) -> list[Document]:
+    mounts: list[Document] = [{"mountPath": WEIGHTS_PATH, "name": "weights", "readOnly": True}]
+    mounts += [{"mountPath": path, "name": f"writable-{i}"} for i, path in enumerate(runtime.writable_paths)]
+    if runtime.shared_memory:
+        mounts.append({"mountPath": "/dev/shm", "name": "shared-memory"})
+    return mounts
+
+
+def _gpu_affinity(products: tuple[str, ...]) -> Document:
+    expression = {"key": GPU_PRODUCT_LABEL, "operator": "In", "values": list(products)}
+    terms = [{"matchExpressions": [expression]}]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}

@@ -1,0 +1,88 @@
+"""Which Runtime serves a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bud.api.runtime import RuntimeSpec
+from bud.errors import InvalidError
+
+VARIABLES = frozenset(
+    {"BUD_MODEL_PATH", "BUD_MODEL_FILE", "BUD_MODEL_NAME", "BUD_PORT", "BUD_GPU_COUNT", "BUD_CPU_COUNT"}
+)
+"""What a Runtime's arguments may refer to, besides its own env."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a Deployment asks of a Runtime: the format of the weights, the task, the number of GPUs."""
+
+    format: str
+    task: str
+    gpu: int
+
+
+def choose(runtimes: Mapping[str, RuntimeSpec], wants: Wants) -> str:
+    """Name of the Runtime that loads the format, serves the task and fits the accelerator: the highest priority, then
+    the first by name.
+
+    Raises `InvalidError` that says what was looked for and what there is.
+    """
+    fits = [
+        (-spec.priority, name)
+        for name, spec in runtimes.items()
+        if wants.format in spec.formats and wants.task in spec.tasks and accepts(spec, wants.gpu)
+    ]
+    if fits:
+        return min(fits)[1]
+    have = ", ".join(sorted(runtimes)) or "none"
+    where = f"with {wants.gpu} GPUs" if wants.gpu else "on CPU"
+    raise InvalidError(
+        f"no Runtime loads {wants.format} weights for {wants.task} {where} (Runtimes: {have}); "
+        "set spec.runtimeRef, change spec.resources.gpu, or add a Runtime",
+        reason="NoRuntime",
+    )
+
+
+def accepts(spec: RuntimeSpec, gpu: int) -> bool:
+    """Whether the Runtime runs with this many GPUs."""
+    return spec.accelerator == "Any" or (spec.accelerator == "GPU") == (gpu > 0)
+
+
+def check(name: str, spec: RuntimeSpec, wants: Wants) -> None:
+    """Raises `InvalidError` when a Runtime that was named cannot serve the model."""
+    if wants.format not in spec.formats:
+        raise InvalidError(
+            f"Runtime {name} loads {', '.join(spec.formats)}, not {wants.format}; name another in spec.runtimeRef",
+            reason="FormatNotSupported",
+        )
+    if wants.task not in spec.tasks:
+        raise InvalidError(
+            f"Runtime {name} serves {', '.join(spec.tasks)}, not {wants.task}; "
+            "name another in spec.runtimeRef or set the Model's task",
+            reason="TaskNotSupported",
+        )
+    if not accepts(spec, wants.gpu):
+        need = (
+            "needs GPUs: set spec.resources.gpu"
+            if spec.accelerator == "GPU"
+            else "takes no GPUs: remove spec.resources.gpu"
+        )
+        raise InvalidError(
+            f"Runtime {name} {need}, or name another in spec.runtimeRef", reason="AcceleratorNotSupported"
+        )
+    unknown = sorted(references(spec) - VARIABLES - {variable.name for variable in spec.env})
+    if unknown:
+        raise InvalidError(
+            f"Runtime {name} refers to unknown variables {', '.join(unknown)}; "
+            f"known are {', '.join(sorted(VARIABLES))}",
+            reason="InvalidRuntime",
+        )
+
+
+def references(spec: RuntimeSpec) -> frozenset[str]:
+    """Names in `$(NAME)` of the command and arguments; `$$(NAME)` is literal text."""
+    texts = (*spec.command, *spec.args, *(variable.value for variable in spec.env))
+    return frozenset(name for text in texts for name in re.findall(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", text))

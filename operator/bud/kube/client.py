@@ -1,0 +1,186 @@
+"""The operator's HTTP client for the API server: few calls, orjson both ways, one mapping of answers to exceptions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+
+from bud.errors import ApiConflict, ApiRefused, ApiUnavailable
+from bud.kube.connect import Connection
+from bud.kube.kinds import Resource
+
+Object = dict[str, Any]
+
+_JSON = "application/json"
+_APPLY = "application/apply-patch+yaml"  # JSON is YAML; the API server takes it as such
+_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+_WATCH_SECONDS = 120
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=150, sock_connect=5)
+_MAX_LINE = 8 * 1024 * 1024
+
+
+class Client:
+    """Calls to one API server.
+
+    Every method raises `ApiUnavailable` when the server cannot be reached or is overloaded, `ApiConflict` on 409 and
+    `ApiRefused` on any other refusal.
+    """
+
+    def __init__(self, connection: Connection, session: aiohttp.ClientSession) -> None:
+        self._connection = connection
+        self._session = session
+
+    @classmethod
+    def over(cls, connection: Connection, *, user_agent: str, concurrency: int = 64) -> Client:
+        """A client with a session of its own; `close` ends it."""
+        connector = aiohttp.TCPConnector(ssl=connection.ssl_context(), limit=concurrency)
+        session = aiohttp.ClientSession(
+            base_url=connection.server + "/",
+            connector=connector,
+            headers={"User-Agent": user_agent},
+            timeout=_TIMEOUT,
+        )
+        return cls(connection, session)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def list_page(
+        self, resource: Resource, *, namespace: str | None, selector: str, token: str = "", limit: int = 500
+    ) -> Object:
+        """One page of a list; `metadata.continue` of the answer is the next `token`."""
+        params = {"limit": str(limit), "labelSelector": selector, "continue": token}
+        return (await self._call("GET", resource.path(namespace), params=params))[1]
+
+    async def watch(
+        self, resource: Resource, *, namespace: str | None, selector: str, version: str
+    ) -> AsyncIterator[Object]:
+        """Events since `version` until the server ends the watch, bookmarks included."""
+        params = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "labelSelector": selector,
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        try:
+            async with self._session.get(
+                resource.path(namespace),
+                params=_present(params),
+                headers=await self._headers({}),
+                timeout=_WATCH_TIMEOUT,
+            ) as response:
+                if response.status >= 400:
+                    _refuse(response.status, await response.read())
+                async for line in _lines(response.content):
+                    yield orjson.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailable(f"watch of {resource.plural} broke: {error!r}") from error
+
+    async def get(self, resource: Resource, *, namespace: str | None, name: str) -> Object:
+        return (await self._call("GET", resource.path(namespace, name)))[1]
+
+    async def apply(
+        self, document: Object, resource: Resource, *, manager: str, force: bool, subresource: str = ""
+    ) -> tuple[int, Object]:
+        """Server-side apply; the status is 201 when the object was created by it."""
+        metadata = document["metadata"]
+        path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
+        # A field that the schema does not know must be an error here, never a silent loss.
+        params = {"fieldManager": manager, "force": str(force).lower(), "fieldValidation": "Strict"}
+        return await self._call("PATCH", path, params=params, body=document, content_type=_APPLY)
+
+    async def create(self, document: Object, resource: Resource, *, namespace: str | None) -> Object:
+        return (await self._call("POST", resource.path(namespace), body=document))[1]
+
+    async def delete(self, resource: Resource, *, namespace: str | None, name: str, uid: str) -> None:
+        """Deletes the very object of this uid, its dependents in the background; one already gone is fine."""
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._call("DELETE", resource.path(namespace, name), body=body)
+        except ApiRefused as error:
+            if error.status != 404:
+                raise
+
+    async def log_tail(self, *, namespace: str, pod: str, container: str, lines: int) -> str:
+        """The last lines of a container's log."""
+        path = f"api/v1/namespaces/{namespace}/pods/{quote(pod)}/log"
+        params = {"container": container, "tailLines": str(lines), "limitBytes": "65536"}
+        _, body = await self._send("GET", path, params=params)
+        return body.decode(errors="replace")
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = _JSON,
+    ) -> tuple[int, Object]:
+        data = None if body is None else orjson.dumps(body)
+        status, answer = await self._send(method, path, params=params, data=data, content_type=content_type)
+        return status, orjson.loads(answer)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        content_type: str = _JSON,
+    ) -> tuple[int, bytes]:
+        headers = await self._headers({"Content-Type": content_type} if data is not None else {})
+        try:
+            async with self._session.request(
+                method, path, params=_present(params or {}), data=data, headers=headers
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
+            raise ApiUnavailable(f"{method} {path}: {error!r}") from error
+        if response.status >= 400:
+            _refuse(response.status, answer)
+        return response.status, answer
+
+    async def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+        authorization = await self._connection.authorization()
+        return headers | {"Authorization": authorization} if authorization else headers
+
+
+def _present(params: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in params.items() if value}
+
+
+def _refuse(status: int, body: bytes) -> None:
+    try:
+        message = str(orjson.loads(body).get("message") or "")
+    except (orjson.JSONDecodeError, AttributeError):
+        message = ""
+    message = message or body[:300].decode(errors="replace") or f"HTTP {status}"
+    if status == 409:
+        raise ApiConflict(message)
+    if status == 429 or status >= 500 or status == 401:
+        raise ApiUnavailable(f"{status}: {message}")
+    raise ApiRefused(message, status=status)
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of a watch; aiohttp's own readline refuses lines as long as a large object."""
+    pending = bytearray()
+    async for chunk in stream.iter_any():
+        pending += chunk
+        if b"\n" not in chunk:
+            if len(pending) > _MAX_LINE:
+                raise ApiUnavailable("a watch event is larger than 8 MiB")
+            continue
+        *whole, rest = pending.split(b"\n")
+        pending = bytearray(rest)
+        for line in whole:
+            if line:
+                yield bytes(line)

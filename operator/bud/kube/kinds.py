@@ -1,0 +1,71 @@
+"""The resources that the operator reads or writes, and the label vocabulary of its children."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from bud.api import API_VERSION, DEPLOYMENT, MODEL, RUNTIME, Kind
+
+MANAGER = "bud-operator"
+STATUS_MANAGER = "bud-operator-status"
+FINALIZER_MANAGER = "bud-operator-finalizers"
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OWNER_KIND = "bud.studio/owner-kind"
+OWNER_NAME = "bud.studio/owner-name"
+FULL_NAME = "bud.studio/name"
+"""Annotation: the owner's full name, which a label value may be too short for."""
+
+CHILD_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+
+_MAX_SLUG = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource of the API server, for building paths."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
+        """Path relative to the server's root."""
+        root = "api/v1" if self.api_version == "v1" else f"apis/{self.api_version}"
+        scope = f"namespaces/{namespace}" if self.namespaced and namespace else ""
+        return "/".join(part for part in (root, scope, self.plural, name, subresource) if part)
+
+
+def _ours(kind: Kind) -> Resource:
+    return Resource(API_VERSION, kind.kind, kind.plural, kind.namespaced)
+
+
+MODELS = _ours(MODEL)
+DEPLOYMENTS = _ours(DEPLOYMENT)
+RUNTIMES = _ours(RUNTIME)
+
+APPS = Resource("apps/v1", "Deployment", "deployments")
+SERVICES = Resource("v1", "Service", "services")
+AUTOSCALERS = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+JOBS = Resource("batch/v1", "Job", "jobs")
+CLAIMS = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+PODS = Resource("v1", "Pod", "pods")
+NODES = Resource("v1", "Node", "nodes", namespaced=False)
+EVENTS = Resource("events.k8s.io/v1", "Event", "events")
+
+
+def slug(text: str, limit: int = _MAX_SLUG) -> str:
+    """`text` as the start of a DNS-1035 label: lower case, dashes, beginning with a letter."""
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if not words or not words[0].isalpha():
+        words = f"x-{words}".rstrip("-")
+    return words[:limit].rstrip("-")
+
+
+def child_name(kind: str, namespace: str, name: str, *, suffix: str = "") -> str:
+    """Name of a child: `<slug of at most 50>-<8 hex of SHA-256(kind/namespace/name)>`, unique to its owner."""
+    digest = hashlib.sha256(f"{kind}/{namespace}/{name}{suffix}".encode()).hexdigest()[:8]
+    return f"{slug(name)}-{digest}"

@@ -1,0 +1,120 @@
+"""A keyed work queue with backoff: the boundary where exceptions become "again later" or "not until it changes"."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from bud.errors import InvalidError, WaitingError
+
+log = logging.getLogger("bud.queue")
+
+K = TypeVar("K", bound=Hashable)
+
+_FIRST = 0.2
+_LONGEST = 300.0
+
+
+class Queue(Generic[K]):
+    """Runs `work(key)` for every key that was added, a few at a time and never one key twice at once.
+
+    A key that is added while it runs, runs once more afterwards. A `WaitingError` or an unexpected exception brings the
+    key back with a doubling delay of 0.2 s to 300 s; an `InvalidError` does not. Success resets the delay, and may ask to
+    come back by returning a number of seconds.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[K], Awaitable[float | None]],
+        *,
+        workers: int,
+        on_error: Callable[[K, Exception], None] = lambda key, error: None,
+    ) -> None:
+        self._work = work
+        self._on_error = on_error
+        self._workers = workers
+        self._waiting: dict[K, None] = {}
+        self._running: set[K] = set()
+        self._again: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._ready = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs; what comes back after a delay does not count."""
+        return not self._waiting and not self._running
+
+    def add(self, key: K) -> None:
+        """Has the key worked on as soon as a worker is free; an earlier delay is over."""
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting[key] = None
+            self._ready.set()
+
+    def add_after(self, key: K, delay: float) -> None:
+        """Has the key worked on after `delay` seconds, unless it is added before."""
+        if key in self._waiting or key in self._again:
+            return
+        loop = asyncio.get_running_loop()
+        known = self._timers.get(key)
+        if known is not None:
+            if known.when() <= loop.time() + delay:
+                return
+            known.cancel()
+        self._timers[key] = loop.call_later(delay, self.add, key)
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._workers):
+                    group.create_task(self._worker())
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+
+    async def _worker(self) -> None:
+        while True:
+            while not self._waiting:
+                self._ready.clear()
+                await self._ready.wait()
+            key = next(iter(self._waiting))
+            del self._waiting[key]
+            self._running.add(key)
+            try:
+                await self._once(key)
+            finally:
+                self._running.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)
+
+    async def _once(self, key: K) -> None:
+        try:
+            delay = await self._work(key)
+        except InvalidError as error:
+            self._failures.pop(key, None)
+            self._on_error(key, error)
+            log.warning("%s: %s; waiting for a change", key, error)
+        except Exception as error:
+            failures = self._failures.get(key, 0)
+            self._failures[key] = failures + 1
+            pause = min(_FIRST * 2 ** min(failures, 16), _LONGEST)
+            self._on_error(key, error)
+            unexpected = not isinstance(error, WaitingError)
+            log.warning("%s: %s; again in %.1f s", key, str(error) or repr(error), pause, exc_info=unexpected)
+            self.add_after(key, pause)
+        else:
+            self._failures.pop(key, None)
+            if delay is not None:
+                self.add_after(key, delay)

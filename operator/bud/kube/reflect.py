@@ -1,0 +1,88 @@
+"""The reflector: one list and one watch for each resource, into the store, for as long as the operator lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from bud.errors import ApiRefused, ApiUnavailable, BudError
+from bud.kube.client import Client, Object
+from bud.kube.kinds import Resource
+from bud.kube.seen import Seen
+from bud.kube.store import Store
+
+log = logging.getLogger("bud.reflect")
+
+Trim = Callable[[Resource, Object], Seen]
+
+_MAX_BACKOFF = 30.0
+
+
+class Reflector:
+    """Keeps the store true for one resource; `listed` is set once the first list is in.
+
+    A list replaces what is known, so that what a broken watch missed is repaired. `selector` filters at the server.
+    """
+
+    def __init__(self, client: Client, store: Store, resource: Resource, *, trim: Trim, selector: str = "") -> None:
+        self._client = client
+        self._store = store
+        self.resource = resource
+        self._trim = trim
+        self._selector = selector
+        self.listed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Lists and watches until cancelled; any fault leads to a new list after a growing pause."""
+        backoff = 0.2
+        while True:
+            try:
+                version = await self.list()
+                backoff = 0.2
+                await self._watch(version)
+            except BudError as error:
+                log.warning("watch of %s interrupted, listing again: %s", self.resource.plural, error)
+                await asyncio.sleep(backoff * random.uniform(0.8, 1.2))
+                backoff = min(backoff * 2, _MAX_BACKOFF)
+
+    async def list(self) -> str:
+        """Replaces what the store knows of the resource; gives the version of the list."""
+        items: list[Seen] = []
+        token = ""
+        while True:
+            page = await self._client.list_page(self.resource, namespace=None, selector=self._selector, token=token)
+            items += [self._trim(self.resource, item) for item in page["items"]]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                break
+        version: str = page["metadata"]["resourceVersion"]
+        self._store.replace(self.resource, items, int(version))
+        self.listed.set()
+        return version
+
+    async def _watch(self, version: str) -> None:
+        while True:
+            before = version
+            async for event in self._client.watch(
+                self.resource, namespace=None, selector=self._selector, version=version
+            ):
+                version = self._take(event)
+            if version == before:
+                await asyncio.sleep(0.2)
+
+    def _take(self, event: Object) -> str:
+        raw = event["object"]
+        if event["type"] == "ERROR":
+            message = str(raw.get("message"))
+            if raw.get("code") == 410:
+                raise ApiUnavailable(message, reason="Expired")
+            raise ApiRefused(message, status=int(raw.get("code") or 500))
+        version: str = raw["metadata"]["resourceVersion"]
+        if event["type"] == "DELETED":
+            key = raw["metadata"].get("namespace", ""), raw["metadata"]["name"]
+            self._store.remove(self.resource, key, int(version))
+        elif event["type"] != "BOOKMARK":
+            self._store.put(self._trim(self.resource, raw))
+        return version

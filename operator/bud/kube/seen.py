@@ -1,0 +1,291 @@
+"""What the store keeps of each object: the fields that decide, trimmed at ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bud.api import API_VERSION, MODEL
+from bud.kube.kinds import (
+    APPS,
+    AUTOSCALERS,
+    CLAIMS,
+    JOBS,
+    NODES,
+    OWNER_KIND,
+    OWNER_NAME,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from bud.kube.owned import fingerprint, owns
+
+Raw = Mapping[str, Any]
+Key = tuple[str, str]
+"""Namespace and name; the namespace of cluster-scoped objects is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object as the store keeps it; `data` holds the trimmed fields of its kind."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    owner_kind: str
+    owner_name: str
+    deleting: bool
+    fingerprint: bytes
+    data: Any
+    links: frozenset[str] = frozenset()
+    """What it refers to, for the store's index: `id:`, `model:`, `runtime:`, `claim:` and a name."""
+
+    @property
+    def key(self) -> Key:
+        return self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One of our custom resources: the spec and status as they came."""
+
+    generation: int
+    created: str
+    finalizers: tuple[str, ...]
+    spec: Raw
+    status: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """An apps/v1 Deployment."""
+
+    generation: int
+    observed_generation: int
+    wanted: int
+    replicas: int
+    updated: int
+    ready: int
+    available: int
+    owns_replicas: bool
+    annotations: Raw
+    failure: str
+    deadline_exceeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """State of one container of a pod."""
+
+    name: str
+    ready: bool
+    restarts: int
+    waiting_reason: str
+    waiting_message: str
+    exit_code: int | None
+    exit_reason: str
+    exit_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod: why it waits and how it ended."""
+
+    phase: str
+    ready: bool
+    unschedulable: str
+    created: str
+    containers: tuple[Container, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A Job: whether it is over, and the image it was made with."""
+
+    complete: bool
+    failed: str
+    failed_message: str
+    annotations: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A PersistentVolumeClaim."""
+
+    phase: str
+    storage_class: str | None
+    size: str
+    annotations: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """A HorizontalPodAutoscaler."""
+
+    desired: int
+    unable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node: what GPUs it has."""
+
+    gpu_product: str
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A kind of which only existence and ownership matter."""
+
+
+def see(resource: Resource, raw: Raw) -> Seen:
+    """Trims a raw object of a kind that is not ours."""
+    owners = raw["metadata"].get("ownerReferences") or ()
+    links = frozenset(
+        f"model:{o['name']}" for o in owners if o["kind"] == MODEL.kind and o["apiVersion"] == API_VERSION
+    )
+    return _seen(resource, raw, _TRIMS[resource](raw), links)
+
+
+def see_own(resource: Resource, raw: Raw, *, links: frozenset[str]) -> Seen:
+    """Trims one of our custom resources; `links` are what it refers to, for the store's index."""
+    metadata = raw["metadata"]
+    own = Own(
+        generation=metadata.get("generation", 0),
+        created=metadata.get("creationTimestamp", ""),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        spec=raw.get("spec") or {},
+        status=raw.get("status") or {},
+    )
+    return _seen(resource, raw, own, links)
+
+
+def _seen(resource: Resource, raw: Raw, data: object, links: frozenset[str]) -> Seen:
+    metadata = raw["metadata"]
+    labels = metadata.get("labels") or {}
+    return Seen(
+        resource=resource,
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        owner_kind=labels.get(OWNER_KIND, ""),
+        owner_name=labels.get(OWNER_NAME, ""),
+        deleting="deletionTimestamp" in metadata,
+        fingerprint=fingerprint(raw),
+        data=data,
+        links=links,
+    )
+
+
+def _conditions(raw: Raw) -> dict[str, Raw]:
+    return {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+
+
+def _bud_annotations(raw: Raw) -> Raw:
+    annotations = raw["metadata"].get("annotations") or {}
+    return {key: value for key, value in annotations.items() if key.startswith("bud.studio/")}
+
+
+def _app(raw: Raw) -> App:
+    status, conditions = raw.get("status") or {}, _conditions(raw)
+    failure = conditions.get("ReplicaFailure", {})
+    progressing = conditions.get("Progressing", {})
+    return App(
+        generation=raw["metadata"].get("generation", 0),
+        observed_generation=status.get("observedGeneration", 0),
+        wanted=raw["spec"].get("replicas", 1),
+        replicas=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        available=status.get("availableReplicas", 0),
+        owns_replicas=owns(raw, "spec", "replicas"),
+        annotations=_bud_annotations(raw),
+        failure=failure.get("message", "") if failure.get("status") == "True" else "",
+        deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
+    )
+
+
+def _container(raw: Raw) -> Container:
+    state = raw.get("state") or {}
+    waiting = state.get("waiting") or {}
+    # A container that crashed and waits for its next start tells why only in its last state.
+    ended = state.get("terminated") or (raw.get("lastState") or {}).get("terminated") or {}
+    return Container(
+        name=raw["name"],
+        ready=raw.get("ready", False),
+        restarts=raw.get("restartCount", 0),
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        exit_code=ended.get("exitCode"),
+        exit_reason=ended.get("reason", ""),
+        exit_message=ended.get("message", ""),
+    )
+
+
+def _pod(raw: Raw) -> Pod:
+    status, conditions = raw.get("status") or {}, _conditions(raw)
+    scheduled = conditions.get("PodScheduled", {})
+    states = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return Pod(
+        phase=status.get("phase", ""),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        created=raw["metadata"].get("creationTimestamp", ""),
+        containers=tuple(_container(state) for state in states),
+    )
+
+
+def _job(raw: Raw) -> Job:
+    conditions = {kind: c for kind, c in _conditions(raw).items() if c.get("status") == "True"}
+    failed = conditions.get("Failed") or conditions.get("FailureTarget") or {}
+    return Job(
+        complete="Complete" in conditions,
+        failed=failed.get("reason", ""),
+        failed_message=failed.get("message", ""),
+        annotations=_bud_annotations(raw),
+    )
+
+
+def _claim(raw: Raw) -> Claim:
+    spec = raw["spec"]
+    return Claim(
+        phase=(raw.get("status") or {}).get("phase", ""),
+        storage_class=spec.get("storageClassName"),
+        size=((spec.get("resources") or {}).get("requests") or {}).get("storage", ""),
+        annotations=_bud_annotations(raw),
+    )
+
+
+def _autoscaler(raw: Raw) -> Autoscaler:
+    status, conditions = raw.get("status") or {}, _conditions(raw)
+    unable = next(
+        (
+            c["message"]
+            for kind in ("AbleToScale", "ScalingActive")
+            if (c := conditions.get(kind, {})).get("status") == "False"
+        ),
+        "",
+    )
+    return Autoscaler(desired=status.get("desiredReplicas", 0), unable=unable)
+
+
+def _node(raw: Raw) -> Node:
+    labels = raw["metadata"].get("labels") or {}
+    capacity = (raw.get("status") or {}).get("allocatable") or {}
+    return Node(gpu_product=labels.get("nvidia.com/gpu.product", ""), gpus=int(capacity.get("nvidia.com/gpu", 0)))
+
+
+_TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
+    APPS: _app,
+    PODS: _pod,
+    JOBS: _job,
+    CLAIMS: _claim,
+    AUTOSCALERS: _autoscaler,
+    NODES: _node,
+    SERVICES: lambda raw: Nothing(),
+}

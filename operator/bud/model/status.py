@@ -1,0 +1,198 @@
+"""What is true of a Model: pure, from what is seen to the status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from bud.api.base import Condition
+from bud.api.conditions import Verdict, conditions
+from bud.api.model import Copy, ModelPhase, ModelSpec, ModelStatus, Progress
+from bud.errors import BudError, InvalidError
+from bud.kube.quantity import readable
+from bud.kube.seen import Claim, Container, Job, Pod, Seen
+from bud.model.plan import PERMANENT_EXIT, RESULT, WORKER, View, directory
+
+
+def result_of(claim: Seen | None, job: Seen | None, pods: Iterable[Seen]) -> Mapping[str, Any] | None:
+    """What a finished download found: from the claim or the Job, where it was kept, else from the pod that found it."""
+    for keeper in (claim, job):
+        if keeper is not None and (kept := _json(keeper.data.annotations.get(RESULT, ""))):
+            return kept
+    for pod in pods:
+        for container in pod.data.containers:
+            if container.name == WORKER and container.exit_code == 0 and (found := _json(container.exit_message)):
+                return found
+    return None
+
+
+def progress_of(log: str) -> Progress | None:
+    """The last progress that a download's log tells."""
+    for line in reversed(log.splitlines()):
+        raw = _json(line).get("progress")
+        if isinstance(raw, dict):
+            try:
+                progress = Progress.model_validate(raw)
+            except ValueError:
+                return None
+            total = progress.bytes_total
+            percent = f"{min(100, progress.bytes_done * 100 // total)}%" if total else ""
+            return progress.model_copy(update={"percent": percent})
+    return None
+
+
+def status(
+    view: View,
+    error: BudError | None,
+    *,
+    pods: Iterable[Seen],
+    progress: Progress | None,
+    previous: ModelStatus,
+    now: str,
+) -> ModelStatus:
+    """The whole status; `now` (RFC 3339) is used only for conditions that change."""
+    phase, verdict = _verdict(view, error, [pod.data for pod in pods])
+    shown = conditions(verdict, previous=previous.conditions, generation=view.generation, now=now)
+    if view.result is None or (error is not None and isinstance(error, InvalidError)):
+        return _without_weights(view, phase, shown, progress)
+    return _with_weights(view, phase, shown)
+
+
+def _without_weights(
+    view: View, phase: ModelPhase, shown: tuple[Condition, ...], progress: Progress | None
+) -> ModelStatus:
+    return ModelStatus(
+        observed_generation=view.generation,
+        phase=phase,
+        progress=progress if phase == "Downloading" else None,
+        format=view.spec.format or "",
+        task=view.spec.task or "",
+        conditions=shown,
+    )
+
+
+def _with_weights(view: View, phase: ModelPhase, shown: tuple[Condition, ...]) -> ModelStatus:
+    result = view.result or {}
+    size = int(result.get("bytes") or 0)
+    return ModelStatus(
+        observed_generation=view.generation,
+        phase=phase,
+        size=readable(size),
+        bytes=size,
+        files=int(result.get("files") or 0),
+        digest=str(result.get("digest") or ""),
+        revision=str(result.get("revision") or ""),
+        verification="verified" if result.get("verification") == "verified" else "recorded",
+        format=format_of(view.spec, result),
+        task=view.spec.task or str(result.get("task") or "text-generation"),
+        file=str(result.get("file") or ""),
+        copies=(Copy(cluster="local", claim_name=_claim_name(view), path=directory(view.spec)),),
+        conditions=shown,
+    )
+
+
+def format_of(spec: ModelSpec, result: Mapping[str, Any]) -> str:
+    """The format given, else the one found."""
+    return spec.format or str(result.get("format") or "other")
+
+
+def _claim_name(view: View) -> str:
+    local = view.spec.source.local
+    if local is None:
+        return view.id
+    return local.pvc or ""
+
+
+def _verdict(view: View, error: BudError | None, pods: list[Pod]) -> tuple[ModelPhase, Verdict]:
+    if view.deleting:
+        users = ", ".join(view.users)
+        message = (
+            f"deleted once no Deployment uses it; now used by {users}" if users else "the weights are being deleted"
+        )
+        return "Deleting", Verdict(False, "InUse" if users else "Deleting", message, reconciling=True)
+    if error is not None:
+        invalid = isinstance(error, InvalidError)
+        return "Error", Verdict(False, error.reason, str(error), reconciling=not invalid, stalled=invalid)
+    if view.result is not None:
+        return "Available", _available(view.result)
+    job: Job | None = view.job.data if view.job is not None else None
+    ends = [c for pod in pods for c in pod.containers if c.name == WORKER and c.exit_code not in (None, 0)]
+    if job is not None and job.failed:
+        return "Error", _failed(view, job, ends)
+    if job is not None and job.complete:
+        text = f"the download ended without telling what it found; delete Job {view.id} to run it again"
+        return "Error", Verdict(False, "ResultLost", text, stalled=True)
+    return _going_on(view, pods, ends)
+
+
+def _available(result: Mapping[str, Any]) -> Verdict:
+    files, verification = result.get("files"), result.get("verification")
+    how = (
+        "compared with the published ones"
+        if verification == "verified"
+        else "recorded; there were none to compare with"
+    )
+    return Verdict(
+        True,
+        "Available",
+        f"{files} files, {readable(int(result.get('bytes') or 0))}; SHA-256 of every file {how}",
+    )
+
+
+def _failed(view: View, job: Job, ends: list[Container]) -> Verdict:
+    again = f"; then change the spec, or delete Job {view.id} to try again"
+    for container in ends:
+        told = _json(container.exit_message).get("error")
+        if isinstance(told, dict) and container.exit_code == PERMANENT_EXIT:
+            return Verdict(False, str(told.get("reason")), f"{told.get('message')}{again}", stalled=True)
+    last = _told(ends) or job.failed_message
+    return Verdict(False, "DownloadFailed", f"gave up after several tries: {last}{again}", stalled=True)
+
+
+def _going_on(view: View, pods: list[Pod], ends: list[Container]) -> tuple[ModelPhase, Verdict]:
+    reason, message = (
+        "Downloading",
+        "the weights are being fetched" if view.downloads else "the weights are being hashed",
+    )
+    claim: Claim | None = view.claim.data if view.claim is not None else None
+    waiting = next((c for pod in pods for c in pod.containers if c.waiting_message), None)
+    unschedulable = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
+    if waiting is not None and waiting.waiting_reason.startswith("Create"):
+        reason, message = (
+            "ContainerConfigInvalid",
+            f"{waiting.waiting_message}; create it or correct spec.credentialsSecretRef",
+        )
+    elif waiting is not None:
+        reason, message = (
+            "ImagePullFailed",
+            f"the download's image cannot be pulled: {waiting.waiting_message}",
+        )
+    elif claim is not None and claim.phase == "Pending" and unschedulable:
+        storage = claim.storage_class or "the default StorageClass"
+        reason = "ClaimPending"
+        message = f"claim {view.id} is not bound ({storage}): {unschedulable}; see kubectl describe pvc {view.id}"
+    elif unschedulable:
+        reason, message = "Unschedulable", f"no node fits the download: {unschedulable}"
+    elif ends:
+        message = f"trying again after: {_told(ends)}"
+    return "Downloading", Verdict(False, reason, message, reconciling=True)
+
+
+def _told(ends: list[Container]) -> str:
+    for container in reversed(ends):
+        told = _json(container.exit_message).get("error")
+        if isinstance(told, dict):
+            return str(told.get("message"))
+        if container.exit_reason:
+            return f"{container.exit_reason} (exit code {container.exit_code}) {container.exit_message[-300:]}".strip()
+    return ""
+
+
+def _json(text: str) -> Mapping[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

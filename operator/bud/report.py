@@ -1,0 +1,47 @@
+"""Status and Events: written once per reconcile, and only when something changed."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from bud.api.base import Condition, Status
+from bud.api.conditions import READY, STALLED, Verdict, conditions, find
+from bud.context import Context
+from bud.errors import InvalidError
+from bud.kube.seen import Seen
+
+S = TypeVar("S", bound=Status)
+
+
+async def report(context: Context, owner: Seen, *, before: S, after: S, trouble: bool) -> None:
+    """Writes the status when it differs, then an Event when the reason of Ready does; a warning for `trouble`."""
+    if after == before:
+        return
+    document = after.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    await context.writer.status(owner, document)
+    old, new = _ready(before), _ready(after)
+    if new is None or (old is not None and old.reason == new.reason):
+        return
+    stalled = find(_conditions(after), STALLED)
+    warning = trouble or (stalled is not None and stalled.status == "True")
+    await context.writer.event(
+        owner, kind="Warning" if warning else "Normal", reason=new.reason, note=new.message or new.reason
+    )
+
+
+async def report_unreadable(context: Context, owner: Seen, before: S, *, error: InvalidError, phase: str) -> None:
+    """Says of a spec that the operator cannot read, as one stored by another release, that it is so."""
+    generation = owner.data.generation
+    verdict = Verdict(False, error.reason, str(error), stalled=True)
+    shown = conditions(verdict, previous=_conditions(before), generation=generation, now=context.now())
+    after = before.model_copy(update={"observed_generation": generation, "phase": phase, "conditions": shown})
+    await report(context, owner, before=before, after=after, trouble=True)
+
+
+def _conditions(status: Status) -> tuple[Condition, ...]:
+    found: tuple[Condition, ...] = getattr(status, "conditions", ())
+    return found
+
+
+def _ready(status: Status) -> Condition | None:
+    return find(_conditions(status), READY)
