@@ -15,7 +15,7 @@ from bud.api.model import ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.engines.gpu import matching_products
 from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, pod_template
-from bud.engines.select import Wants, check, choose
+from bud.engines.select import Wants, check, choose, references
 from bud.errors import InvalidError, WaitingError
 from bud.kube.kinds import (
     APPS,
@@ -136,7 +136,8 @@ def _weights(view: View) -> Weights:
     if status.phase != "Available" or status.observed_generation != model.generation or not status.copies:
         if status.phase == "Error":
             raise WaitingError(f"Model {name} failed; see kubectl describe bmodel {name}", reason="ModelFailed")
-        raise WaitingError(f"Model {name} is {status.phase or 'not looked at yet'}", reason="ModelNotReady")
+        known = status.phase if status.observed_generation == model.generation else None
+        raise WaitingError(f"Model {name} is {known or 'not looked at yet'}", reason="ModelNotReady")
     copy = status.copies[0]
     return Weights(
         claim_name=copy.claim_name,
@@ -161,8 +162,15 @@ def _engine(view: View, weights: Weights) -> Engine:
                 f"no Runtime {name} (Runtimes: {have}); create it or correct spec.runtimeRef.name",
                 reason="RuntimeNotFound",
             )
-    check(name, view.runtimes[name], wants)
-    return Engine(name, view.runtimes[name], view.operator_image, _products(view))
+    runtime = view.runtimes[name]
+    check(name, runtime, wants)
+    if "BUD_MODEL_FILE" in references(runtime) and not weights.file:
+        raise WaitingError(
+            f"Runtime {name} loads one file, and Model {spec.model_ref.name} has several of which none is the main one; "
+            "narrow the Model's source, as with allowPatterns",
+            reason="ModelFileUnknown",
+        )
+    return Engine(name, runtime, view.operator_image, _products(view))
 
 
 def _products(view: View) -> tuple[str, ...]:

@@ -1,0 +1,93 @@
+"""`bud-probe`: stands beside an engine and is ready once that engine has answered a real request."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+from bud.probe.watch import Target, Watch
+from bud.probe.wire import parse_address, serve
+
+USAGE = """\
+bud-probe proves that an inference engine answers: after each start of the engine it makes one real request,
+and GET /readyz is 200 only once that was answered well. GET /healthz is 200 while bud-probe runs.
+
+Settings (environment):
+  BUD_PROBE_ENGINE       the engine's address, as http://127.0.0.1:8000
+  BUD_PROBE_HEALTH_PATH  its health path (default /health)
+  BUD_PROBE_TASK         the model's task, a Hugging Face pipeline tag (default text-generation)
+  BUD_PROBE_MODEL        the name that the engine serves the model under
+  BUD_PROBE_PATH         the path to ask, where it is not the task's usual one
+  BUD_PROBE_PORT         the port for /readyz and /healthz (default 9901)
+"""
+
+
+def read_settings(env: Mapping[str, str]) -> tuple[Target, int]:
+    """The target and the port to serve on; raises ValueError naming the setting that is missing or wrong."""
+    for name in ("BUD_PROBE_ENGINE", "BUD_PROBE_MODEL"):
+        if not env.get(name):
+            raise ValueError(f"{name} is not set")
+    port = env.get("BUD_PROBE_PORT") or "9901"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"BUD_PROBE_PORT: {port!r} is no port")
+    target = Target(
+        address=parse_address(env["BUD_PROBE_ENGINE"]),
+        health_path=_path(env.get("BUD_PROBE_HEALTH_PATH") or "/health"),
+        task=env.get("BUD_PROBE_TASK") or "text-generation",
+        model=env["BUD_PROBE_MODEL"],
+        path=_path(env.get("BUD_PROBE_PATH", "")),
+    )
+    return target, int(port)
+
+
+def _path(value: str) -> str:
+    return value if not value or value.startswith("/") else f"/{value}"
+
+
+def _log(message: str) -> None:
+    print(json.dumps({"logger": "bud.probe", "message": message}), flush=True)
+
+
+async def run(target: Target, port: int) -> None:
+    """Watch and serve until SIGTERM or SIGINT; raises OSError where the port is taken."""
+    watch = Watch(target, log=_log)
+
+    def page(path: str) -> tuple[int, str]:
+        if path == "/healthz":
+            return 200, "ok"
+        if path != "/readyz":
+            return 404, "only /readyz and /healthz are here"
+        ready, reason = watch.readiness()
+        return (200, f"ready: {reason}") if ready else (503, f"not ready: {reason}")
+
+    server = await serve(port, page)
+    task = asyncio.ensure_future(watch.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    server.close()
+
+
+def main() -> None:
+    """The program: exit status 0 after SIGTERM, 2 for a wrong setting, 1 where the port is taken."""
+    if len(sys.argv) > 1:
+        print(USAGE, end="")
+        sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
+    try:
+        target, port = read_settings(os.environ)
+    except ValueError as error:
+        print(f"bud-probe: {error}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        asyncio.run(run(target, port))
+    except OSError as error:
+        print(f"bud-probe: cannot serve on port {port}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What a Deployment wants to exist, as YAML, and why it sometimes wants nothing yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bud.deployment.plan import ENGINE_ANNOTATION, Plan, View, plan
+from bud.errors import BudError, InvalidError, WaitingError
+from bud.kube.kinds import APPS, AUTOSCALERS
+from tests import goldens
+from tests.unit.deployment.views import RUNTIMES, app, model, view
+
+FULL: dict[str, Any] = {
+    "runtimeRef": {"name": "vllm"},
+    "autoScaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 8, "targetCPU": 70, "targetMemory": 90},
+    "resources": {"cpu": "4000m", "memory": "1024Mi", "gpu": 2, "gpuType": "L4"},
+    "args": ["--max-model-len", "4096"],
+    "env": [
+        {"name": "HF_HUB_OFFLINE", "value": "0"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "NOTHING", "value": ""},
+    ],
+    "image": "mirror/vllm:v0",
+    "nodeSelector": {"pool": "gpu"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "priorityClassName": "high",
+    "template": {"metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}}},
+}
+
+GOLDENS = {
+    "shortest": view(),
+    "full": view(FULL, model=model(format="safetensors", bytes=14_000_000_000, file="")),
+    "stopped": view({"stopped": True, "autoScaling": {"maxReplicas": 4}}),
+    "without-answer-check": view({"runtimeRef": {"name": "proven"}}),
+    "weights-in-a-folder-of-a-claim": view(
+        model=model(copies=[{"cluster": "local", "claimName": "shared", "path": "models/tiny"}])
+    ),
+    "weights-on-the-node": view(model=replace(model(copies=[{"cluster": "local"}]), host_path="/mnt/models/tiny")),
+}
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_objects_that_are_wanted(name: str) -> None:
+    goldens.check(f"deployment/{name}", [document for _, document in plan(GOLDENS[name]).objects])
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "reason", "message"),
+    [
+        (view(model=None), WaitingError, "ModelNotFound", "no Model tiny in namespace team.*spec.modelRef.name"),
+        (view(model=model(phase="Downloading")), WaitingError, "ModelNotReady", "Downloading"),
+        (view(model=model(phase="Error")), WaitingError, "ModelFailed", "kubectl describe bmodel tiny"),
+        (view(model=model(observedGeneration=0)), WaitingError, "ModelNotReady", "not looked at yet"),
+        (
+            view({"runtimeRef": {"name": "nope"}}),
+            WaitingError,
+            "RuntimeNotFound",
+            "proven, tiny, vllm.*spec.runtimeRef",
+        ),
+        (
+            view({"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1}}),
+            InvalidError,
+            "FormatNotSupported",
+            "not gguf",
+        ),
+        (view(model=model(format="onnx")), InvalidError, "NoRuntime", "onnx"),
+        (
+            view(
+                {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1, "gpuType": "B200"}},
+                model=model(format="safetensors"),
+            ),
+            WaitingError,
+            "GPUTypeNotFound",
+            "no node has GPU type B200 .nodes have: NVIDIA-A100-SXM4-80GB, NVIDIA-L4",
+        ),
+        (view(model=model(file="")), WaitingError, "ModelFileUnknown", "allowPatterns"),
+        (view({"resources": {"cpu": "abc"}}), InvalidError, "InvalidQuantity", "500m"),
+    ],
+)
+def test_why_nothing_is_wanted_yet(changed: View, kind: type[BudError], reason: str, message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        plan(changed)
+    assert caught.value.reason == reason
+
+
+def app_document(wanted: Plan) -> dict[str, Any]:
+    return next(document for resource, document in wanted.objects if resource is APPS)
+
+
+def replicas(changed: View) -> tuple[int | None, bool]:
+    document = app_document(plan(changed))
+    return document["spec"].get("replicas"), "resourceVersion" in document["metadata"]
+
+
+SCALED = {"autoScaling": {"minReplicas": 2, "maxReplicas": 5}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        pytest.param(view({"replicas": 3}), (3, False), id="the spec's number without autoscaling"),
+        pytest.param(view(SCALED), (2, False), id="the minimum at the start"),
+        pytest.param(view({"autoScaling": {"minReplicas": 0}}), (1, False), id="one when the minimum is zero"),
+        pytest.param(
+            view(SCALED, app=app(wanted=4, owns_replicas=True)), (4, True), id="what is seen, pinned, while we own it"
+        ),
+        pytest.param(
+            view(SCALED, app=app(wanted=4, owns_replicas=False)),
+            (None, False),
+            id="nothing once the autoscaler owns it",
+        ),
+        pytest.param(view(SCALED, app=app(wanted=0)), (2, False), id="the minimum after a stop"),
+        pytest.param(view(SCALED | {"stopped": True}, app=app(wanted=4)), (0, False), id="none when stopped"),
+        pytest.param(
+            view({"autoScaling": {"enabled": False}, "replicas": 3}, app=app(wanted=4, owns_replicas=False)),
+            (3, False),
+            id="the spec's number when autoscaling is turned off",
+        ),
+    ],
+)
+def test_who_sets_the_number_of_replicas(changed: View, expected: tuple[int | None, bool]) -> None:
+    assert replicas(changed) == expected
+
+
+def test_a_stopped_deployment_has_no_autoscaler() -> None:
+    assert AUTOSCALERS not in [resource for resource, _ in plan(GOLDENS["stopped"]).objects]
+
+
+def started(spec: dict[str, Any] | None = None) -> View:
+    """A Deployment whose pods were started by an earlier release with an earlier Runtime."""
+    before = view(
+        spec,
+        operator_image="bud:0",
+        runtimes=RUNTIMES | {"tiny": RUNTIMES["tiny"].model_copy(update={"image": "old:1"})},
+    )
+    annotations = app_document(plan(before))["metadata"]["annotations"]
+    return view(spec, app=app(annotations=annotations))
+
+
+def images(changed: View) -> set[str]:
+    pod = app_document(plan(changed))["spec"]["template"]["spec"]
+    return {container["image"] for container in (*pod["containers"], *pod["initContainers"])}
+
+
+def test_an_upgrade_of_operator_and_runtime_changes_no_pod() -> None:
+    assert images(started()) == {"old:1", "bud:0"}
+
+
+@pytest.mark.parametrize("spec", [{"args": ["--x"]}, {"updatePolicy": "Auto"}])
+def test_a_changed_spec_or_the_policy_auto_brings_the_new_release(spec: dict[str, Any]) -> None:
+    known = started()
+    assert images(view(spec, app=known.app)) == {"bud:1"}
+
+
+@pytest.mark.parametrize("spec", [{"replicas": 7}, {"autoScaling": {"maxReplicas": 9}}, {"stopped": True}])
+def test_scaling_brings_no_new_release(spec: dict[str, Any]) -> None:
+    assert images(view(spec, app=started().app)) == {"old:1", "bud:0"}
+
+
+def test_an_unreadable_note_of_an_earlier_release_is_as_none() -> None:
+    assert images(view(app=app(annotations={ENGINE_ANNOTATION: "{"}))) == {"bud:1"}
+
+
+def test_the_same_view_gives_the_same_objects() -> None:
+    assert plan(GOLDENS["full"]) == plan(GOLDENS["full"])

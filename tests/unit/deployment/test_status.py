@@ -1,0 +1,221 @@
+"""The truth table of a Deployment's phase and conditions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bud.api.conditions import READY, RECONCILING, STALLED, find
+from bud.api.deployment import DeploymentStatus
+from bud.deployment.plan import View, plan
+from bud.deployment.status import Outcome, diagnose, status
+from bud.errors import BudError, InvalidError, WaitingError
+from bud.kube.kinds import PODS
+from bud.kube.seen import Container, Pod, Seen
+from tests.unit.deployment.views import app, view
+
+NOW = "2026-01-01T00:00:00Z"
+LATER = "2026-01-01T01:00:00Z"
+
+
+def container(**changes: Any) -> Container:
+    return replace(Container("engine", False, 0, "", "", None, "", ""), **changes)
+
+
+def pod(*containers: Container, **changes: Any) -> Pod:
+    return replace(Pod("Running", False, "", NOW, containers), **changes)
+
+
+def seen(data: Pod) -> Seen:
+    return Seen(PODS, "team", "p", "u", 1, "Deployment", view().id, False, b"", data)
+
+
+def outcome_of(changed: View, error: BudError | None = None) -> Outcome:
+    return Outcome(None, error) if error else Outcome(plan(changed), None)
+
+
+def look(
+    changed: View,
+    *pods: Pod,
+    error: BudError | None = None,
+    previous: DeploymentStatus | None = None,
+    now: str = NOW,
+) -> DeploymentStatus:
+    return status(
+        changed,
+        outcome_of(changed, error),
+        pods=[seen(p) for p in pods],
+        previous=previous or DeploymentStatus(),
+        now=now,
+    )
+
+
+def row(found: DeploymentStatus) -> tuple[str | None, str, str, bool, bool]:
+    """Phase, Ready's status and reason, Reconciling, Stalled."""
+    ready, going, stalled = (find(found.conditions, kind) for kind in (READY, RECONCILING, STALLED))
+    assert ready
+    assert going
+    assert stalled
+    assert {c.observed_generation for c in found.conditions} == {found.observed_generation}
+    return found.phase, ready.status, ready.reason, going.status == "True", stalled.status == "True"
+
+
+ACTIVE = look(view(app=app()))
+SCALED = {"autoScaling": {"minReplicas": 1, "maxReplicas": 5}}
+ACTIVE_SCALED = look(view(SCALED, app=app()))
+CRASHED = container(exit_code=1, exit_reason="Error", exit_message="boom\nno such file", restarts=4)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(look(view()), ("Deploying", "False", "Deploying", True, False), id="nothing made yet"),
+        pytest.param(
+            look(view(), error=WaitingError("x", reason="ModelNotFound")),
+            ("Pending", "False", "ModelNotFound", True, False),
+            id="something outside is missing",
+        ),
+        pytest.param(
+            look(view(), error=InvalidError("x", reason="NoRuntime")),
+            ("Failed", "False", "NoRuntime", False, True),
+            id="a spec that cannot work",
+        ),
+        pytest.param(
+            look(view(app=app(observed_generation=0))),
+            ("Deploying", "False", "Deploying", True, False),
+            id="the cluster has not looked at the new pods yet",
+        ),
+        pytest.param(
+            look(view(app=app(available=0, ready=0))),
+            ("Deploying", "False", "Deploying", True, False),
+            id="the engine starts",
+        ),
+        pytest.param(look(view(app=app())), ("Active", "True", "Active", False, False), id="all replicas answer"),
+        pytest.param(
+            look(view(app=app(available=0)), pod(unschedulable="0/1 nodes: Insufficient nvidia.com/gpu")),
+            ("Pending", "False", "Unschedulable", True, False),
+            id="no node fits",
+        ),
+        pytest.param(
+            look(view(app=app(available=0, failure="exceeded quota"))),
+            ("Pending", "False", "ReplicaFailure", True, False),
+            id="pods cannot be made",
+        ),
+        pytest.param(
+            look(view(app=app(available=0)), pod(CRASHED)),
+            ("Failed", "False", "EngineCrashed", True, False),
+            id="the engine crashes",
+        ),
+        pytest.param(
+            look(view(app=app(available=0)), pod(CRASHED), previous=ACTIVE),
+            ("Failed", "False", "EngineCrashed", False, False),
+            id="the engine crashes long after it served",
+        ),
+        pytest.param(
+            look(
+                view({"replicas": 3}, app=app(wanted=3, replicas=3, updated=1, available=3), generation=2),
+                previous=ACTIVE,
+            ),
+            ("Deploying", "True", "Deploying", True, False),
+            id="a roll-out while the old replicas answer",
+        ),
+        pytest.param(
+            look(
+                view({"replicas": 3}, app=app(wanted=3, replicas=3, updated=3, available=1), generation=2),
+                previous=ACTIVE,
+            ),
+            ("Scaling", "False", "Scaling", True, False),
+            id="more replicas by the spec",
+        ),
+        pytest.param(
+            look(view(SCALED, app=app(wanted=3, replicas=3, updated=3, available=1)), previous=ACTIVE_SCALED),
+            ("Scaling", "True", "Scaling", False, False),
+            id="more replicas by the autoscaler",
+        ),
+        pytest.param(
+            look(view({"stopped": True}, app=app(wanted=0, replicas=1))),
+            ("Scaling", "False", "Stopping", True, False),
+            id="stopping",
+        ),
+        pytest.param(
+            look(view({"stopped": True}, app=app(wanted=0, replicas=0, updated=0, available=0))),
+            ("Stopped", "True", "Stopped", False, False),
+            id="stopped",
+        ),
+        pytest.param(
+            look(view({"replicas": 0}, app=app(wanted=0, replicas=0, updated=0, available=0))),
+            ("Stopped", "True", "Stopped", False, False),
+            id="no replicas wanted",
+        ),
+    ],
+)
+def test_the_truth_table(found: DeploymentStatus, expected: tuple[str | None, str, str, bool, bool]) -> None:
+    assert row(found) == expected
+
+
+def test_a_status_computed_again_from_the_same_cluster_is_the_same() -> None:
+    assert look(view(app=app()), previous=ACTIVE, now=LATER) == ACTIVE
+
+
+def test_a_transition_time_moves_only_with_its_condition() -> None:
+    broken = look(view(app=app(available=0)), pod(CRASHED), previous=ACTIVE, now=LATER)
+    times = {c.type: c.last_transition_time for c in broken.conditions}
+    assert times == {READY: LATER, RECONCILING: NOW, STALLED: NOW}
+
+
+def test_the_counts_and_the_address_are_told() -> None:
+    found = look(view({"replicas": 2}, app=app(wanted=2, replicas=2, updated=2, available=1)))
+    assert (found.ready, found.replicas, found.ready_replicas, found.updated_replicas) == ("1/2", 2, 1, 2)
+    assert found.endpoint_url == f"http://{view().id}.team.svc/v1"
+    assert found.runtime == "tiny"
+
+
+def test_replicas_that_still_answer_are_told_of_a_broken_spec() -> None:
+    found = look(view(app=app()), error=InvalidError("no", reason="NoRuntime"), previous=ACTIVE)
+    ready = find(found.conditions, READY)
+    assert ready is not None
+    assert ready.message == "no; the replicas of before still answer"
+
+
+def test_children_that_something_changes_back_are_named() -> None:
+    changed = view(app=app())
+    found = status(changed, Outcome(plan(changed), None, ("Service x",)), pods=[], previous=DeploymentStatus(), now=NOW)
+    ready = find(found.conditions, READY)
+    assert ready is not None
+    assert ready.reason == "ChildrenChanged"
+    assert "Service x" in ready.message
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "message"),
+    [
+        ([pod(container(waiting_reason="ImagePullBackOff", waiting_message="not found"))], "ImagePullFailed", "not found"),
+        ([pod(container(waiting_reason="CreateContainerConfigError", waiting_message='secret "s" not found'))],
+         "ContainerConfigInvalid", 'secret "s" not found'),
+        ([pod(CRASHED)], "EngineCrashed", "code 1 .4 restarts.: no such file"),
+        ([pod(container(exit_code=137, exit_reason="OOMKilled"))], "EngineCrashed", "spec.resources.memory"),
+        ([pod(unschedulable="Insufficient cpu")], "Unschedulable", "Insufficient cpu.*spec.resources"),
+    ],
+)  # fmt: skip
+def test_the_reason_why_pods_are_not_ready(pods: list[Pod], reason: str, message: str) -> None:
+    found = diagnose(pods)
+    assert found is not None
+    assert found[0] == reason
+    assert re.search(message, found[1])
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [
+        [],
+        [pod(container())],
+        [pod(container(exit_code=0))],
+        [pod(replace(CRASHED, ready=True))],
+        [pod(CRASHED, ready=True)],
+    ],
+)
+def test_pods_that_merely_start_or_have_recovered_are_no_trouble(pods: list[Pod]) -> None:
+    assert diagnose(pods) is None

@@ -1,0 +1,103 @@
+"""Views of a Deployment for tests: a served model with everything in place, to be changed field by field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bud.api.deployment import DeploymentSpec
+from bud.api.model import ModelStatus
+from bud.api.runtime import RuntimeSpec
+from bud.deployment.plan import ModelSeen, View
+from bud.kube.kinds import APPS
+from bud.kube.seen import App, Seen
+
+RUNTIMES = {
+    "tiny": RuntimeSpec.model_validate(
+        {
+            "command": ["python", "-m", "bud.engines.tiny"],
+            "args": ["--model", "$(BUD_MODEL_FILE)", "--port", "$(BUD_PORT)"],
+            "formats": ["gguf"],
+            "tasks": ["text-generation"],
+            "accelerator": "CPU",
+            "port": 8080,
+            "priority": 1,
+        }
+    ),
+    "vllm": RuntimeSpec.model_validate(
+        {
+            "image": "vllm/vllm-openai:v0",
+            "args": ["--model", "$(BUD_MODEL_PATH)", "--tensor-parallel-size", "$(BUD_GPU_COUNT)"],
+            "env": [{"name": "HF_HUB_OFFLINE", "value": "1"}, {"name": "EMPTY"}],
+            "formats": ["safetensors"],
+            "tasks": ["text-generation"],
+            "accelerator": "GPU",
+            "sharedMemory": True,
+            "metricsPath": "/metrics",
+            "startupSeconds": 1800,
+            "writablePaths": ["/tmp", "/home/engine"],
+            "answerCheck": {"path": "/v1/completions"},
+        }
+    ),
+    "proven": RuntimeSpec.model_validate(
+        {"image": "sglang:1", "formats": ["gguf"], "tasks": ["text-generation"], "answerCheck": {"enabled": False}}
+    ),
+}
+
+
+def model(**changes: Any) -> ModelSeen:
+    fields = {
+        "observedGeneration": 1,
+        "phase": "Available",
+        "bytes": 500_000,
+        "format": "gguf",
+        "task": "text-generation",
+        "file": "tiny.gguf",
+        "copies": [{"cluster": "local", "claimName": "tiny-11112222", "path": ""}],
+    }
+    return ModelSeen(ModelStatus.model_validate(fields | changes), 1, "", False)
+
+
+def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
+    parsed = DeploymentSpec.model_validate({"modelRef": {"name": "tiny"}} | (spec or {}))
+    base = View(
+        namespace="team",
+        name="chat.v1",
+        uid="uid-1",
+        generation=1,
+        spec=parsed,
+        model=model(),
+        runtimes=RUNTIMES,
+        gpu_products=("NVIDIA-A100-SXM4-80GB", "NVIDIA-L4"),
+        app=None,
+        operator_image="bud:1",
+    )
+    return replace(base, **changes)
+
+
+def app(**changes: Any) -> Seen:
+    data = App(
+        generation=1,
+        observed_generation=1,
+        wanted=1,
+        replicas=1,
+        updated=1,
+        ready=1,
+        available=1,
+        owns_replicas=True,
+        annotations={},
+        failure="",
+        deadline_exceeded=False,
+    )
+    return Seen(
+        resource=APPS,
+        namespace="team",
+        name=view().id,
+        uid="uid-app",
+        version=7,
+        owner_kind="Deployment",
+        owner_name=view().id,
+        deleting=False,
+        fingerprint=b"",
+        data=replace(data, **changes),
+    )

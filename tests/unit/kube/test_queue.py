@@ -1,0 +1,112 @@
+"""The queue: one key at a time, backoff, and what is not tried again. All in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import pytest
+
+from bud.errors import ApiUnavailable, InvalidError
+from bud.kube.queue import Queue
+from tests.virtual_time import run
+
+Work = Callable[[str], Awaitable[float | None]]
+
+
+def times_of(work: Work, *, seconds: float, added: dict[float, str]) -> list[tuple[float, str]]:
+    """Runs `work` behind a queue for some virtual seconds; gives when each key was worked on."""
+    seen: list[tuple[float, str]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def recorded(key: str) -> float | None:
+            seen.append((round(loop.time(), 3), key))
+            return await work(key)
+
+        queue: Queue[str] = Queue(recorded, workers=2)
+        for when, key in added.items():
+            loop.call_at(when, queue.add, key)
+        task = asyncio.create_task(queue.run())
+        await asyncio.sleep(seconds)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(main())
+    return seen
+
+
+async def nothing(_: str) -> float | None:
+    return None
+
+
+async def unavailable(_: str) -> float | None:
+    raise ApiUnavailable("away")
+
+
+async def unexpected(_: str) -> float | None:
+    raise ZeroDivisionError
+
+
+async def invalid(_: str) -> float | None:
+    raise InvalidError("no")
+
+
+async def again_in_five(_: str) -> float | None:
+    return 5.0
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        pytest.param(nothing, [0.0], id="success is done once"),
+        pytest.param(unavailable, [0.0, 0.2, 0.6, 1.4, 3.0, 6.2], id="waiting comes back with doubling delays"),
+        pytest.param(unexpected, [0.0, 0.2, 0.6, 1.4, 3.0, 6.2], id="an unexpected error comes back too"),
+        pytest.param(invalid, [0.0], id="an invalid spec is not tried again"),
+        pytest.param(again_in_five, [0.0, 5.0, 10.0], id="success may ask to come back"),
+    ],
+)
+def test_when_a_key_is_worked_on(work: Work, expected: list[float]) -> None:
+    assert [when for when, _ in times_of(work, seconds=12, added={0.0: "a"})] == expected
+
+
+def test_the_delay_never_exceeds_five_minutes() -> None:
+    times = [when for when, _ in times_of(unavailable, seconds=3600, added={0.0: "a"})]
+    assert max(later - earlier for earlier, later in pairwise(times)) == pytest.approx(300)
+
+
+def test_a_change_cuts_a_delay_short() -> None:
+    assert [when for when, _ in times_of(unavailable, seconds=5, added={0.0: "a", 2.0: "a"})][:5] == [
+        0,
+        0.2,
+        0.6,
+        1.4,
+        2.0,
+    ]
+
+
+def test_a_key_added_while_it_runs_runs_once_more_and_never_twice_at_once() -> None:
+    running = 0
+    most = 0
+
+    async def slow(_: str) -> float | None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(1)
+        running -= 1
+        return None
+
+    times = times_of(slow, seconds=10, added={0.0: "a", 0.3: "a", 0.4: "a", 0.5: "a"})
+    assert times == [(0.0, "a"), (1.0, "a")]
+    assert most == 1
+
+
+def test_different_keys_run_side_by_side() -> None:
+    async def slow(_: str) -> float | None:
+        await asyncio.sleep(1)
+        return None
+
+    assert times_of(slow, seconds=10, added={0.0: "a", 0.01: "b"}) == [(0.0, "a"), (0.01, "b")]

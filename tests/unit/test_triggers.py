@@ -1,0 +1,90 @@
+"""What is looked at again when something changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bud.kube.kinds import CLAIMS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, Resource, child_name
+from bud.kube.seen import Claim, Node, Pod, Seen, see
+from bud.kube.store import Store
+from bud.model.plan import FINALIZER
+from bud.triggers import affected, see_linked
+
+HUB = {"source": {"huggingFace": {"repo": "a/b"}}}
+
+
+def own(resource: Resource, name: str, spec: dict[str, Any], *, deleting: bool = False) -> Seen:
+    metadata: dict[str, Any] = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": "1"}
+    if deleting:
+        metadata |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FINALIZER]}
+    return see_linked(resource, {"metadata": metadata, "spec": spec})
+
+
+def child(resource: Resource, data: object, *, kind: str, owner: str, name: str = "x") -> Seen:
+    return Seen(resource, "ns", name, "u", 1, kind, owner, False, b"", data)
+
+
+CHAT = own(DEPLOYMENTS, "chat", {"modelRef": {"name": "m"}})
+EMBED = own(DEPLOYMENTS, "embed", {"modelRef": {"name": "other"}})
+MODEL = own(MODELS, "m", HUB)
+SAME_COPY = own(MODELS, "m2", HUB)
+LOCAL = own(MODELS, "local", {"source": {"local": {"pvc": "weights"}}})
+COPY = next(link for link in MODEL.links if link.startswith("id:")).removeprefix("id:")
+POD = Pod("Running", False, "", "", ())
+
+
+def store(*more: Seen) -> Store:
+    filled = Store()
+    for seen in (CHAT, EMBED, MODEL, SAME_COPY, LOCAL, *more):
+        filled.put(seen)
+    return filled
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        pytest.param(MODEL, {"Model m", "Model m2", "Deployment chat"}, id="a Model: itself, those that share its copy, its users"),
+        pytest.param(CHAT, {"Deployment chat"}, id="a Deployment: itself"),
+        pytest.param(
+            child(PODS, POD, kind="Deployment", owner=child_name("Deployment", "ns", "chat")),
+            {"Deployment chat"},
+            id="an engine's pod: its Deployment",
+        ),
+        pytest.param(child(PODS, POD, kind="Model", owner=COPY), {"Model m", "Model m2"}, id="a download's pod: all that share the copy"),
+        pytest.param(
+            child(CLAIMS, Claim("Bound", None, "", {}), kind="", owner="", name="weights"), {"Model local"}, id="a claim of a user: Models that name it"
+        ),
+        pytest.param(replace(MODEL, resource=RUNTIMES), {"Deployment chat", "Deployment embed"}, id="a Runtime: every Deployment"),
+        pytest.param(child(PODS, POD, kind="Deployment", owner="nobody"), set(), id="a pod of nobody"),
+    ],
+)  # fmt: skip
+def test_who_depends_on_what_changed(changed: Seen, expected: set[str]) -> None:
+    assert {f"{kind} {name}" for kind, _, name in affected(store(), changed.resource, None, changed)} == expected
+
+
+def test_a_model_that_waits_for_its_users_hears_of_them() -> None:
+    waiting = replace(own(MODELS, "m", HUB, deleting=True), version=2)
+    keys = set(affected(store(waiting), DEPLOYMENTS, CHAT, None))
+    assert keys == {("Deployment", "ns", "chat"), ("Model", "ns", "m")}
+
+
+def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_every_deployment() -> None:
+    before = Seen(NODES, "", "n", "u", 1, "", "", False, b"", Node("NVIDIA-L4", 8))
+    assert set(affected(store(), NODES, before, replace(before, version=2))) == set()
+    after = replace(before, version=2, data=Node("NVIDIA-L4", 4))
+    assert len(set(affected(store(), NODES, before, after))) == 2
+
+
+def test_a_model_that_wanted_a_copy_before_is_remembered_by_its_owner_reference() -> None:
+    raw = {
+        "metadata": {
+            "namespace": "ns", "name": "old-copy", "uid": "u", "resourceVersion": "3",
+            "ownerReferences": [{"apiVersion": "bud.studio/v1alpha1", "kind": "Model", "name": "m", "uid": "m"}],
+        },
+        "spec": {},
+    }  # fmt: skip
+    filled = store(see(CLAIMS, raw))
+    assert [claim.name for claim in filled.linked(CLAIMS, namespace="ns", link="model:m")] == ["old-copy"]
