@@ -1,0 +1,35 @@
+"""Clusters for all tests. `KEEP=1` in the environment leaves them up afterwards."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import layout, running
+from tests.cluster.handle import Cluster
+
+
+@pytest.fixture(scope="session")
+def control_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    """A control plane with fake nodes, and an audit log: for tests that need no pod to truly run."""
+    yield from _cluster("control", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def node_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    """A cluster whose pods truly run. Only this one may be missing: without root, and then it is said aloud."""
+    if os.geteuid() and not running.needs_no_root():
+        pytest.skip("NO END-TO-END TEST RAN: a node needs root, or Docker with kind, or BUD_TEST_KUBECONFIG")
+    yield from _cluster("node", pytestconfig)
+
+
+def _cluster(tier: layout.Tier, config: pytest.Config) -> Iterator[Cluster]:
+    name = f"test-{tier}-{os.getpid()}"
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n[{tier} cluster] {line}", end="", flush=True)
+
+    with running.cluster(name, tier, audit=True, kept=bool(os.environ.get("KEEP")), say=say) as found:
+        yield found
