@@ -24,7 +24,7 @@ def own(resource: Resource, name: str, spec: dict[str, Any], *, deleting: bool =
 
 
 def child(resource: Resource, data: object, *, kind: str, owner: str, name: str = "x") -> Seen:
-    return Seen(resource, "ns", name, "u", 1, kind, owner, False, b"", data)
+    return Seen(resource, "ns", name, "u", 1, kind, owner, frozenset(), False, b"", data)
 
 
 CHAT = own(DEPLOYMENTS, "chat", {"modelRef": {"name": "m"}})
@@ -72,7 +72,7 @@ def test_a_model_that_waits_for_its_users_hears_of_them() -> None:
 
 
 def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_every_deployment() -> None:
-    before = Seen(NODES, "", "n", "u", 1, "", "", False, b"", Node("NVIDIA-L4", 8))
+    before = Seen(NODES, "", "n", "u", 1, "", "", frozenset(), False, b"", Node("NVIDIA-L4", 8))
     assert set(affected(store(), NODES, before, replace(before, version=2))) == set()
     after = replace(before, version=2, data=Node("NVIDIA-L4", 4))
     assert len(set(affected(store(), NODES, before, after))) == 2

@@ -133,7 +133,9 @@ def _weights(view: View) -> Weights:
             reason="ModelNotFound",
         )
     status = model.status
-    if status.phase != "Available" or status.observed_generation != model.generation or not status.copies:
+    # A Model that waits for its users to go still has its weights.
+    whole = status.phase in ("Available", "Deleting") and status.observed_generation == model.generation
+    if not whole or not status.copies:
         if status.phase == "Error":
             raise WaitingError(f"Model {name} failed; see kubectl describe bmodel {name}", reason="ModelFailed")
         known = status.phase if status.observed_generation == model.generation else None

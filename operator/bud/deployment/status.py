@@ -101,8 +101,10 @@ def _blocked(error: BudError, app: App | None) -> tuple[DeploymentPhase, Verdict
     invalid = isinstance(error, InvalidError)
     serving = app is not None and app.available > 0
     message = f"{error}; the replicas of before still answer" if serving else str(error)
-    verdict = Verdict(False, error.reason, message, reconciling=not invalid, stalled=invalid)
-    return "Failed" if invalid else "Pending", verdict
+    verdict = Verdict(serving and not invalid, error.reason, message, reconciling=not invalid, stalled=invalid)
+    if invalid:
+        return "Failed", verdict
+    return "Deploying" if serving else "Pending", verdict
 
 
 def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:

@@ -37,6 +37,7 @@ class Seen:
     version: int
     owner_kind: str
     owner_name: str
+    owner_uids: frozenset[str]
     deleting: bool
     fingerprint: bytes
     data: Any
@@ -175,6 +176,7 @@ def _seen(resource: Resource, raw: Raw, data: object, links: frozenset[str]) -> 
         version=int(metadata["resourceVersion"]),
         owner_kind=labels.get(OWNER_KIND, ""),
         owner_name=labels.get(OWNER_NAME, ""),
+        owner_uids=frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
         deleting="deletionTimestamp" in metadata,
         fingerprint=fingerprint(raw),
         data=data,

@@ -57,7 +57,7 @@ class Writer:
         wanted = wanted_fingerprint(document)
         if seen is None:
             return await self._create(document, resource, wanted)
-        _same_owner(seen, metadata["labels"])
+        _same_owner(seen, metadata)
         if seen.fingerprint == wanted or seen.deleting:
             return True
         if self._mutated.get(seen.uid) == (wanted, seen.fingerprint):
@@ -168,8 +168,11 @@ def _about(owner: Seen) -> Object:
     return {"apiVersion": owner.resource.api_version, "kind": owner.resource.kind, "metadata": metadata}
 
 
-def _same_owner(seen: Seen, labels: Mapping[str, str]) -> None:
-    if (seen.owner_kind, seen.owner_name) != (labels[OWNER_KIND], labels[OWNER_NAME]):
+def _same_owner(seen: Seen, wanted: Mapping[str, Any]) -> None:
+    """By labels, which outlive a restore under new uids, or by uid, which outlives an edit of the labels."""
+    labels, references = wanted["labels"], wanted.get("ownerReferences", ())
+    by_label = (seen.owner_kind, seen.owner_name) == (labels[OWNER_KIND], labels[OWNER_NAME])
+    if not by_label and seen.owner_uids.isdisjoint(reference["uid"] for reference in references):
         owner = f"{seen.owner_kind} {seen.owner_name}".strip() or "somebody else"
         raise NameConflict(
             f"{seen.resource.kind} {seen.name} exists and belongs to {owner}; delete it or rename one of the two"

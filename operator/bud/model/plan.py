@@ -123,10 +123,14 @@ def plan(view: View) -> Plan:
         objects.append((CLAIMS, _claim(view)))
     if not (whole and view.downloads and view.claim is not None and RESULT in view.claim.data.annotations):
         objects.append((JOBS, _job(view)))
-    unwanted = list(view.stale) if whole else []
+    unwanted = [child for child in view.stale if whole or not _is_whole(child)]
     if view.job is not None and all(resource is not JOBS for resource, _ in objects):
         unwanted.append(view.job)
     return Plan(tuple(objects), tuple(unwanted))
+
+
+def _is_whole(child: Seen) -> bool:
+    return child.resource is CLAIMS and RESULT in child.data.annotations
 
 
 def _check_local(view: View) -> None:

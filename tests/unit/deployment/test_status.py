@@ -30,7 +30,7 @@ def pod(*containers: Container, **changes: Any) -> Pod:
 
 
 def seen(data: Pod) -> Seen:
-    return Seen(PODS, "team", "p", "u", 1, "Deployment", view().id, False, b"", data)
+    return Seen(PODS, "team", "p", "u", 1, "Deployment", view().id, frozenset(), False, b"", data)
 
 
 def outcome_of(changed: View, error: BudError | None = None) -> Outcome:
@@ -77,6 +77,11 @@ CRASHED = container(exit_code=1, exit_reason="Error", exit_message="boom\nno suc
             look(view(), error=WaitingError("x", reason="ModelNotFound")),
             ("Pending", "False", "ModelNotFound", True, False),
             id="something outside is missing",
+        ),
+        pytest.param(
+            look(view(app=app()), error=WaitingError("x", reason="ModelNotReady"), previous=ACTIVE),
+            ("Deploying", "True", "ModelNotReady", True, False),
+            id="new weights are fetched while the old ones are served",
         ),
         pytest.param(
             look(view(), error=InvalidError("x", reason="NoRuntime")),

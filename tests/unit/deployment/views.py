@@ -97,6 +97,7 @@ def app(**changes: Any) -> Seen:
         version=7,
         owner_kind="Deployment",
         owner_name=view().id,
+        owner_uids=frozenset(),
         deleting=False,
         fingerprint=b"",
         data=replace(data, **changes),

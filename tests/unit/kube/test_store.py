@@ -22,6 +22,7 @@ def service(name: str, version: int, *, uid: str = "u", owner: str = "o", links:
         version=version,
         owner_kind="Deployment",
         owner_name=owner,
+        owner_uids=frozenset(),
         deleting=False,
         fingerprint=b"",
         data=Nothing(),

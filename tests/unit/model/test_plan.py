@@ -60,9 +60,14 @@ def test_the_job_goes_once_the_claim_tells_what_was_found() -> None:
 
 
 def test_copies_of_an_earlier_source_go_only_when_the_new_one_is_whole() -> None:
-    old = claim(name="old")
+    old = claim(name="old", annotations=KEPT)
     assert plan(view(stale=(old,))).unwanted == ()
     assert plan(view(stale=(old,), claim=claim(annotations=KEPT), result=RESULT)).unwanted == (old,)
+
+
+def test_what_is_left_of_a_failed_download_goes_at_once() -> None:
+    left = (claim(name="old"), job(failed="x"))
+    assert plan(view(stale=left)).unwanted == left
 
 
 def test_a_job_keeps_the_image_it_was_made_with() -> None:

@@ -46,7 +46,7 @@ def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
 
 
 def seen(resource: Resource, data: object, name: str = "copy") -> Seen:
-    return Seen(resource, "team", name, f"uid-{name}", 1, "Model", "copy", False, b"", data)
+    return Seen(resource, "team", name, f"uid-{name}", 1, "Model", "copy", frozenset(), False, b"", data)
 
 
 def claim(phase: str = "Bound", annotations: dict[str, str] | None = None, name: str = "copy") -> Seen:

@@ -1,0 +1,184 @@
+"""Models on a real API server: copies, sharing, faults and deletion."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.cluster.handle import Cluster
+from tests.integration.world import RESULT, World, deployment, model, refused
+from tests.operator_process import eventually
+
+DENIED = {"error": {"reason": "Unauthorized", "message": "401 from http://files; set spec.credentialsSecretRef"}}
+SAME = {"source": {"url": {"url": "http://files/same.gguf"}}}
+
+
+def owners(world: World, claim: str) -> set[str]:
+    return {owner["name"] for owner in world.get("pvc", claim)["metadata"].get("ownerReferences", [])}
+
+
+def test_a_model_becomes_available_and_its_job_goes(world: World) -> None:
+    world.apply(model("tiny"))
+    job = world.one("jobs")
+    assert world.await_reason("bmodel", "tiny", "ClaimPending")["status"] == "False"
+    world.end_download(job["metadata"]["name"])
+    status = world.await_phase("bmodel", "tiny", "Available")
+    assert (status["digest"], status["bytes"], status["verification"]) == (RESULT["digest"], 500_000, "verified")
+    assert (status["format"], status["task"], status["file"]) == ("gguf", "text-generation", "tiny.gguf")
+    eventually(lambda: _none(world, "jobs"))
+    assert [reason for _, reason in world.events("tiny")][-1] == "Available"
+    row = world.kubectl("get", "models", "tiny").splitlines()
+    assert row[0].split() == ["NAME", "PHASE", "SIZE", "PROGRESS", "REASON", "AGE"]
+    assert row[1].split()[:3] == ["tiny", "Available", "488Ki"]
+
+
+def test_the_truth_outlives_job_pods_and_status(world: World) -> None:
+    world.make_available("tiny")
+    eventually(lambda: _none(world, "jobs"))
+    world.kubectl(
+        "patch", "bmodel", "tiny", "--subresource=status", "--type=json", '-p=[{"op":"remove","path":"/status"}]'
+    )
+    status = world.await_phase("bmodel", "tiny", "Available")
+    assert status["digest"] == RESULT["digest"]
+    assert world.find("jobs") == []
+
+
+def test_models_that_want_the_same_share_one_copy_until_the_last_goes(world: World) -> None:
+    world.apply(model("a", SAME), model("b", SAME))
+    job = world.one("jobs")["metadata"]["name"]
+    world.end_download(job)
+    for name in ("a", "b"):
+        world.await_phase("bmodel", name, "Available")
+    eventually(lambda: _equal(owners(world, job), {"a", "b"}))
+    world.kubectl("delete", "bmodel", "a")
+    eventually(lambda: _equal(owners(world, job), {"b"}))
+    world.kubectl("delete", "bmodel", "b")
+    eventually(lambda: _none(world, "pvc"))
+
+
+def test_a_download_that_cannot_heal_is_told_and_runs_again_when_its_job_is_deleted(world: World) -> None:
+    world.apply(model("tiny"))
+    job = world.one("jobs")
+    world.end_download(job["metadata"]["name"], code=10, message=DENIED)
+    ready = world.await_reason("bmodel", "tiny", "Unauthorized")
+    assert "set spec.credentialsSecretRef" in ready["message"]
+    assert f"delete Job {job['metadata']['name']}" in ready["message"]
+    assert world.condition("bmodel", "tiny", "Stalled")["status"] == "True"
+    assert ("Warning", "Unauthorized") in world.events("tiny")
+    world.kubectl("delete", "job", job["metadata"]["name"])
+    eventually(lambda: _differs(world.one("jobs")["metadata"]["uid"], job["metadata"]["uid"]))
+    world.end_download(job["metadata"]["name"])
+    world.await_phase("bmodel", "tiny", "Available")
+
+
+def test_deletion_waits_for_the_deployments_that_use_the_model_and_then_takes_the_copy(world: World) -> None:
+    world.make_available("tiny")
+    world.apply(deployment("chat", "tiny"))
+    world.await_phase("mdep", "chat", "Active")
+    world.kubectl("delete", "bmodel", "tiny", "--wait=false")
+    ready = world.await_reason("bmodel", "tiny", "InUse")
+    assert "chat" in ready["message"]
+    assert world.get("mdep", "chat")["status"]["phase"] == "Active"
+    world.kubectl("delete", "mdep", "chat")
+    eventually(lambda: _none(world, "bmodel"))
+    eventually(lambda: _none(world, "pvc"))
+
+
+def test_deletion_during_a_download_leaves_nothing(world: World) -> None:
+    world.apply(model("tiny"))
+    world.one("jobs")
+    world.kubectl("delete", "bmodel", "tiny")
+    eventually(lambda: _none(world, "jobs,pvc"))
+
+
+def test_a_new_source_is_fetched_beside_the_old_one(world: World) -> None:
+    old = world.make_available("tiny")
+    world.apply(model("tiny", {"source": {"url": {"url": "http://files/other.gguf"}}}))
+    job = eventually(lambda: world.one("jobs"))["metadata"]["name"]
+    assert job != old
+    world.await_phase("bmodel", "tiny", "Downloading")
+    assert {claim["metadata"]["name"] for claim in world.find("pvc")} == {old, job}
+    world.end_download(job)
+    world.await_phase("bmodel", "tiny", "Available")
+    eventually(
+        lambda: _equal(
+            [c["metadata"]["name"] for c in world.find("pvc") if "deletionTimestamp" not in c["metadata"]], [job]
+        )
+    )
+
+
+def test_a_claim_that_does_not_exist_is_named_and_waited_for(world: World) -> None:
+    world.apply(model("tiny", {"source": {"local": {"pvc": "weights"}}}))
+    ready = world.await_reason("bmodel", "tiny", "ClaimNotFound")
+    assert "PersistentVolumeClaim weights" in ready["message"]
+    world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "weights"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }
+    )
+    job = world.one("jobs")
+    world.end_download(job["metadata"]["name"])
+    status = world.await_phase("bmodel", "tiny", "Available")
+    assert status["copies"] == [{"cluster": "local", "claimName": "weights"}]
+    world.kubectl("delete", "bmodel", "tiny")
+    assert world.get("pvc", "weights")["metadata"]["name"] == "weights"
+
+
+def test_a_path_of_the_node_needs_an_allowed_prefix(world: World) -> None:
+    world.apply(model("bad", {"source": {"local": {"hostPath": "/etc"}}}))
+    assert "/mnt/models" in world.await_reason("bmodel", "bad", "HostPathNotAllowed")["message"]
+    world.apply(model("good", {"source": {"local": {"hostPath": "/mnt/models/tiny"}}}))
+    job = world.one("jobs")
+    assert job["spec"]["template"]["spec"]["volumes"][0]["hostPath"]["path"] == "/mnt/models/tiny"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"source": {"url": {"url": "http://a/b"}, "cloud": {"uri": "s3://a/b"}}},
+            "set exactly one of huggingFace, url, local or cloud",
+        ),
+        ({"source": {}}, "set exactly one of huggingFace, url, local or cloud"),
+        ({}, "spec.source: Required"),
+        ({"source": {"url": {}}}, "set exactly one of url .one file. or urls"),
+        ({"source": {"url": {"url": "ftp://a/b"}}}, "spec.source.url.url"),
+        ({"source": {"local": {"pvc": "a", "hostPath": "/b"}}}, "set exactly one of pvc or hostPath"),
+        ({"source": {"local": {"pvc": "a", "path": "../b"}}}, "must not contain .."),
+        ({"source": {"local": {"pvc": "a", "path": "/b"}}}, "path must be relative"),
+        ({"source": {"cloud": {"uri": "ftp://a"}}}, "spec.source.cloud.uri"),
+        (SAME | {"sha256": {"f": "abc"}}, "spec.sha256"),
+        (SAME | {"storage": {"size": "lots"}}, "must be a Kubernetes quantity"),
+        (SAME | {"storage": {"size": "-1Gi"}}, "greater than zero"),
+        (SAME | {"storage": {"size": 0}}, "greater than zero"),
+        (SAME | {"format": "ggml"}, "spec.format: Unsupported value"),
+        (SAME | {"checksum": "x"}, r'unknown field "spec.checksum"|\.spec\.checksum: field not declared in schema'),
+        (
+            {"source": {"url": {"url": "http://a/b", "sha": "x"}}},
+            r'unknown field "spec.source.url.sha"|\.url\.sha: field not declared in schema',
+        ),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--server-side",)], ids=["client-side apply", "server-side apply"])
+def test_the_api_server_refuses_a_bad_model(
+    kinds: Cluster, spec: dict[str, object], message: str, options: tuple[str, ...]
+) -> None:
+    refusal = refused(kinds, {**model("bad"), "spec": spec}, *options)
+    assert re.search(message, refusal)
+
+
+def _none(world: World, kinds: str) -> None:
+    left = world.kubectl("get", kinds, "-o", "name")
+    assert not left, left
+
+
+def _equal(found: object, expected: object) -> None:
+    assert found == expected
+
+
+def _differs(found: object, other: object) -> None:
+    assert found != other

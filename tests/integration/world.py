@@ -1,0 +1,218 @@
+"""What integration tests do to a namespace: apply, look, and play the kubelet of a download."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.cluster.failure import Failed
+from tests.cluster.handle import Cluster, Write
+from tests.operator_process import OperatorProcess, eventually
+
+RUNTIME: dict[str, Any] = {
+    "apiVersion": "bud.studio/v1alpha1",
+    "kind": "Runtime",
+    "metadata": {"name": "tiny"},
+    "spec": {
+        "image": "engine:1",
+        "args": ["--model", "$(BUD_MODEL_FILE)"],
+        "formats": ["gguf"],
+        "tasks": ["text-generation"],
+    },
+}
+
+RESULT: dict[str, Any] = {
+    "digest": "sha256:" + "a" * 64,
+    "bytes": 500_000,
+    "files": 1,
+    "revision": "abc",
+    "verification": "verified",
+    "format": "gguf",
+    "task": "text-generation",
+    "file": "tiny.gguf",
+}
+
+
+def model(name: str, spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    source = {"source": {"url": {"url": f"http://files/{name}.gguf"}}}
+    return {
+        "apiVersion": "bud.studio/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": name},
+        "spec": dict(spec or source),
+    }
+
+
+def deployment(name: str, model_name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "bud.studio/v1alpha1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"modelRef": {"name": model_name}, **spec},
+    }
+
+
+def refused(cluster: Cluster, item: Mapping[str, Any], *options: str) -> str:
+    """The message with which the API server refuses an object; fails when it takes it."""
+    try:
+        cluster.kubectl("apply", *options, "--dry-run=server", "-f", "-", stdin=json.dumps(item))
+    except Failed as failed:
+        return str(failed)
+    raise AssertionError(f"accepted: {item}")
+
+
+@dataclass
+class World:
+    """One namespace of a test cluster."""
+
+    cluster: Cluster
+    operator: OperatorProcess
+    namespace: str
+    volumes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def create(cls, cluster: Cluster, operator: OperatorProcess) -> World:
+        namespace = f"t-{secrets.token_hex(4)}"
+        cluster.kubectl("create", "namespace", namespace)
+        return cls(cluster, operator, namespace)
+
+    def clear(self) -> None:
+        """Deletes everything; a namespace that does not go is a failure of the operator's."""
+        self.kubectl("delete", "mdep,bmodel", "--all", "--wait=false")
+        eventually(lambda: self._gone("mdep,bmodel"))
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        for volume in self.volumes:
+            self.cluster.kubectl("delete", "pv", volume, "--wait=false")
+
+    def _gone(self, kinds: str) -> None:
+        left = self.kubectl("get", kinds, "--output=name")
+        assert not left, f"still there: {left}"
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        self.kubectl("apply", "-f", "-", stdin="\n---\n".join(json.dumps(item) for item in objects))
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    def find(self, kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json"))["items"]
+        return found
+
+    def condition(self, kind: str, name: str, condition: str = "Ready") -> dict[str, Any]:
+        found = self.get(kind, name)
+        conditions = {c["type"]: c for c in found.get("status", {}).get("conditions", [])}
+        assert condition in conditions, f"{kind} {name} has no condition {condition} yet"
+        assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
+        ready: dict[str, Any] = conditions[condition]
+        return ready
+
+    def await_reason(self, kind: str, name: str, reason: str) -> dict[str, Any]:
+        """Waits for the reason of Ready; gives that condition."""
+
+        def check() -> dict[str, Any]:
+            ready = self.condition(kind, name)
+            assert ready["reason"] == reason, f"{ready['reason']}: {ready['message']}"
+            return ready
+
+        return eventually(check)
+
+    def await_phase(self, kind: str, name: str, phase: str) -> dict[str, Any]:
+        """Waits for a phase; gives the status."""
+
+        def check() -> dict[str, Any]:
+            found: dict[str, Any] = self.get(kind, name).get("status", {})
+            assert found.get("phase") == phase, f"{found.get('phase')}: {found.get('conditions')}"
+            return found
+
+        return eventually(check)
+
+    def one(self, kind: str) -> dict[str, Any]:
+        """Waits until there is exactly one object of a kind."""
+
+        def check() -> dict[str, Any]:
+            found = self.find(kind)
+            assert len(found) == 1, f"{len(found)} of {kind}"
+            return found[0]
+
+        return eventually(check)
+
+    def end_download(self, job: str, *, code: int = 0, message: Mapping[str, Any] = RESULT) -> None:
+        """Plays the kubelet: the download's pod ended with this exit code and termination message."""
+
+        def pod() -> str:
+            pods = self.find_by(f"job-name={job}")
+            assert pods, f"no pod of Job {job} yet"
+            name: str = pods[-1]["metadata"]["name"]
+            return name
+
+        ended = {"exitCode": code, "message": json.dumps(message), "reason": "Error" if code else "Completed"}
+        container = {
+            "name": "weights", "image": "x", "imageID": "x", "ready": False, "restartCount": 0, "state": {"terminated": ended},
+        }  # fmt: skip
+        status = {"status": {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]}}
+        self.kubectl("patch", "pod", eventually(pod), "--subresource=status", "--type=merge", "-p", json.dumps(status))
+
+    def find_by(self, selector: str, kind: str = "pods") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"]
+        return found
+
+    def bind(self, claim: str) -> None:
+        """Gives a claim a volume, so that pods that mount it can be scheduled."""
+        name = f"{self.namespace}-{claim}"[:63].rstrip("-")
+        self.volumes.append(name)
+        self.cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": name},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"],
+                    "capacity": {"storage": "20Gi"},
+                    "claimRef": {"namespace": self.namespace, "name": claim},
+                    "hostPath": {"path": "/nowhere"},
+                    "persistentVolumeReclaimPolicy": "Retain",
+                },
+            }
+        )
+
+    def make_available(self, name: str, spec: Mapping[str, Any] | None = None) -> str:
+        """A Model whose weights are there; gives the name of its claim."""
+        self.apply(model(name, spec))
+        job: str = eventually(lambda: self._job_of(name))
+        self.end_download(job)
+        self.await_phase("bmodel", name, "Available")
+        self.bind(job)
+        return job
+
+    def _job_of(self, model_name: str) -> str:
+        owned = [
+            job
+            for job in self.find("jobs")
+            if model_name in [owner["name"] for owner in job["metadata"].get("ownerReferences", [])]
+        ]
+        assert owned, f"Model {model_name} has no Job yet"
+        name: str = owned[0]["metadata"]["name"]
+        return name
+
+    def serve(self, name: str, **spec: Any) -> dict[str, Any]:
+        """A Deployment that is Active; gives its apps/v1 child."""
+        self.make_available(f"{name}-weights")
+        self.apply(deployment(name, f"{name}-weights", **spec))
+        self.await_phase("mdep", name, "Active")
+        return self.one("deployments.apps")
+
+    def writes(self) -> list[Write]:
+        """Every write of the operator since the cluster came up."""
+        return self.cluster.writes("bud-operator/")
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        """Type and reason of every Event about an object, in order."""
+        found = [e for e in self.find("events.events.k8s.io") if e["regarding"]["name"] == name]
+        return [(e["type"], e["reason"]) for e in sorted(found, key=lambda e: str(e["eventTime"]))]

@@ -1,0 +1,104 @@
+"""The operator as a process of its own, beside a test cluster."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+IMAGE = "bud.test/bud:1"
+
+
+class NeverHappened(AssertionError):
+    """A condition that a test waited for did not come true in time."""
+
+
+def eventually(check: Callable[[], T], *, within: float = 30.0) -> T:
+    """Calls `check` until it no longer fails an assertion; gives what it gives. `within` in seconds is only a last resort."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            return check()
+        except AssertionError as error:
+            if time.monotonic() > deadline:
+                raise NeverHappened(f"not within {within:.0f} s: {error}") from error
+            time.sleep(0.1)
+
+
+class OperatorProcess:
+    """`bud-operator run` with a kubeconfig; its log is kept in a file."""
+
+    def __init__(self, kubeconfig: Path, log: Path, *options: str) -> None:
+        self._kubeconfig = kubeconfig
+        self._log = log
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        command = [str(Path(sys.executable).parent / "bud-operator"), "run", "--kubeconfig", str(self._kubeconfig)]
+        command += ["--image", IMAGE, "--http-port", str(self.port), "--log-format", "text", *self._options]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        eventually(self._ready)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ends it by a signal; gives the exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        status = self._process.wait(timeout=30)
+        self._process = None
+        return status
+
+    def restart(self, number: int = signal.SIGTERM) -> None:
+        self.stop(number)
+        self.start()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def metrics(self) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
+
+    def _ready(self) -> None:
+        assert self._process is not None
+        assert self._process.poll() is None, f"the operator ended: {self.log[-2000:]}"
+        try:
+            assert httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
+        except httpx.TransportError as error:
+            raise AssertionError(str(error)) from error
+
+
+@contextmanager
+def operator_process(kubeconfig: Path, log: Path, *options: str) -> Iterator[OperatorProcess]:
+    """An operator that runs for the length of a `with` block."""
+    process = OperatorProcess(kubeconfig, log, *options)
+    process.start()
+    try:
+        yield process
+    finally:
+        if process.running:
+            process.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
