@@ -1,0 +1,181 @@
+"""What the files are: their format, the main file for engines that load one, and the task, as a Hub pipeline tag."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from bud.weights.errors import Permanent
+
+Format = Literal["gguf", "safetensors", "pytorch", "onnx", "other"]
+
+_PYTORCH = re.compile(r"(?:(?:diffusion_)?pytorch_model|adapter_model|consolidated)[^/]*\.bin$|\.(?:pt|pth|ckpt)$")
+_LATER_SHARD = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
+_PROJECTOR = re.compile(r"(?:^|/)[^/]*mmproj[^/]*\.gguf$", re.IGNORECASE)
+CONFIG_BYTES = 1 << 20
+
+_TASK_BY_ENDING = (
+    ("ForCausalLM", "text-generation"),
+    ("LMHeadModel", "text-generation"),
+    ("ForSpeechSeq2Seq", "automatic-speech-recognition"),
+    ("ForCTC", "automatic-speech-recognition"),
+    ("ForSequenceClassification", "text-classification"),
+    ("ForTokenClassification", "token-classification"),
+    ("ForQuestionAnswering", "question-answering"),
+    ("ForMaskedLM", "fill-mask"),
+    ("ForImageClassification", "image-classification"),
+    ("ForObjectDetection", "object-detection"),
+    ("Model", "feature-extraction"),
+)
+_GGUF_EMBEDDERS = ("bert", "embedding", "t5encoder")
+# Pooling of llama.cpp's GGUF key `<architecture>.pooling_type`: 0 is none, 4 ranks, the rest embed.
+_GGUF_RANK = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """`file` is relative to the folder; None where engines load the folder, or where it is not clear which."""
+
+    format: Format
+    task: str | None
+    file: str | None
+    remark: str | None = None
+
+
+def detect(root: Path, names: Sequence[str], *, published_task: str | None = None) -> Detected:
+    """Looks at names first and opens only small configurations and a GGUF header.
+
+    What the files say about the task comes before what the publisher says, so that a copy in a bucket and the
+    original on the Hub are the same model. Raises `Permanent` (InvalidFormat) for a .gguf that is none.
+    """
+    kind = _format(names)
+    file, remark = _main_file(kind, names)
+    task = _task_of_gguf(root, names, file) if kind == "gguf" else _task_of_config(root, names)
+    return Detected(format=kind, task=task or published_task, file=file, remark=remark)
+
+
+def _format(names: Sequence[str]) -> Format:
+    if any(name.endswith(".safetensors") for name in names):
+        return "safetensors"
+    if any(name.endswith(".gguf") for name in names):
+        return "gguf"
+    if any(_PYTORCH.search(name) for name in names):
+        return "pytorch"
+    if any(name.endswith(".onnx") for name in names):
+        return "onnx"
+    return "other"
+
+
+def _main_file(kind: Format, names: Sequence[str]) -> tuple[str | None, str | None]:
+    """The one file to load: a single one, or the first of its shards. Several candidates: none, and a remark."""
+    if kind in ("safetensors", "pytorch"):
+        return None, None
+    if kind == "other":
+        return (names[0], None) if len(names) == 1 else (None, None)
+    found = sorted(name for name in names if name.endswith(f".{kind}"))
+    if kind == "gguf":
+        found = [name for name in found if not _LATER_SHARD.search(name) and not _PROJECTOR.search(name)]
+    if len(found) == 1:
+        return found[0], None
+    some = ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
+    return None, f"several {kind} models are here ({some}): no main file is chosen; narrow the source to one"
+
+
+def _task_of_config(root: Path, names: Sequence[str]) -> str | None:
+    if "modules.json" in names and (root / "modules.json").stat().st_size:
+        return "feature-extraction"
+    config = _json(root / "config.json") if "config.json" in names else {}
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else ""
+    if not isinstance(first, str) or not first:
+        return None
+    if "vision_config" in config and first.endswith(("ForConditionalGeneration", "ForCausalLM")):
+        return "image-text-to-text"
+    if first.startswith("Whisper"):
+        return "automatic-speech-recognition"
+    if first.endswith("ForConditionalGeneration"):
+        return "audio-text-to-text" if "audio_config" in config else "text2text-generation"
+    return next((task for ending, task in _TASK_BY_ENDING if first.endswith(ending)), None)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > CONFIG_BYTES:
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _task_of_gguf(root: Path, names: Sequence[str], file: str | None) -> str | None:
+    chosen = file or next(name for name in sorted(names) if name.endswith(".gguf"))
+    try:
+        with (root / chosen).open("rb") as opened:
+            keys = _gguf_keys(opened)
+    except (struct.error, ValueError, OverflowError):
+        raise Permanent(
+            "InvalidFormat", f"{chosen} is no GGUF file: check that the source really is the file, not a page about it"
+        ) from None
+    architecture = keys.get("general.architecture")
+    if not isinstance(architecture, str) or architecture in ("clip", "") or keys.get("general.type") == "adapter":
+        return None
+    pooling = keys.get(f"{architecture}.pooling_type", 0)
+    if pooling == _GGUF_RANK:
+        return "text-ranking"
+    if pooling or any(part in architecture for part in _GGUF_EMBEDDERS):
+        return "feature-extraction"
+    return "text2text-generation" if architecture == "t5" else "text-generation"
+
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+
+def _gguf_keys(file: BinaryIO) -> dict[str, object]:
+    """The keys of a GGUF header (version 2 or later, little-endian) up to the tokenizer's, which are long.
+
+    Source: the GGUF specification in ggml's docs/gguf.md.
+    """
+    magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
+    if magic != b"GGUF" or not 2 <= version < 100 or count > 65536:
+        raise ValueError("no GGUF header")
+    keys: dict[str, object] = {}
+    for _ in range(count):
+        name = _gguf_string(file)
+        if name.startswith("tokenizer."):
+            break
+        (kind,) = struct.unpack("<I", file.read(4))
+        keys[name] = _gguf_value(file, kind)
+    return keys
+
+
+def _gguf_string(file: BinaryIO) -> str:
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > CONFIG_BYTES:
+        raise ValueError("no GGUF string")
+    return file.read(length).decode(errors="replace")
+
+
+def _gguf_value(file: BinaryIO, kind: int) -> object:
+    if kind == _STRING:
+        return _gguf_string(file)
+    if kind in _SCALARS:
+        layout = "<" + _SCALARS[kind]
+        return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
+    if kind != _ARRAY:
+        raise ValueError("no GGUF type")
+    inner, length = struct.unpack("<IQ", file.read(12))
+    if inner in _SCALARS:
+        file.seek(length * struct.calcsize("<" + _SCALARS[inner]), 1)
+    elif inner == _STRING and length <= CONFIG_BYTES:
+        for _ in range(length):
+            _gguf_string(file)
+    else:
+        raise ValueError("no GGUF array")
+    return None
