@@ -136,6 +136,7 @@ class ControlPlane:
             "allocate-node-cidrs": True,
             "cluster-cidr": POD_RANGE,
             "service-cluster-ip-range": SERVICE_RANGE,
+            "pvclaimbinder-sync-period": "1s",
             "horizontal-pod-autoscaler-sync-period": "2s",
             "horizontal-pod-autoscaler-cpu-initialization-period": "10s",
             "horizontal-pod-autoscaler-initial-readiness-delay": "5s",

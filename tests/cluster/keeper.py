@@ -79,7 +79,8 @@ def keep(name: str, tier: layout.Tier, *, audit: bool) -> int:
         say(f"{tier} cluster {name} is up")
         say.bare(READY)
         while True:
-            signal.pause()
+            # Not signal.pause(): a signal that comes just before it would be slept through.
+            time.sleep(0.5)
     except _Ended:
         return 0
     except Failed as failure:
