@@ -6,33 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 
-T = TypeVar("T")
+from tests.waiting import eventually
 
 IMAGE = "bud.test/bud:1"
-
-
-class NeverHappened(AssertionError):
-    """A condition that a test waited for did not come true in time."""
-
-
-def eventually(check: Callable[[], T], *, within: float = 30.0) -> T:
-    """Calls `check` until it no longer fails an assertion; gives what it gives. `within` in seconds is only a last resort."""
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            return check()
-        except AssertionError as error:
-            if time.monotonic() > deadline:
-                raise NeverHappened(f"not within {within:.0f} s: {error}") from error
-            time.sleep(0.1)
 
 
 class OperatorProcess:

@@ -5,10 +5,11 @@
     BudError
     ├── WaitingError          retried with backoff, told in a condition
     │   ├── ApiUnavailable    the API server could not be reached, or answered 429 or 5xx
-    │   └── ApiConflict       409: somebody else wrote first; read again, decide again
+    │   ├── ApiConflict       409: somebody else wrote first; read again, decide again
+    │   └── ApiForbidden      403: a quota, an admission policy or a missing right; a person may lift it
     └── InvalidError          not retried until the spec changes; Stalled=True
         ├── NameConflict      an object of the wanted name exists and belongs to somebody else
-        └── ApiRefused        the API server refused the request: 400, 403, 404, 405 or 422
+        └── ApiRefused        the API server refused the request: 400, 404, 405 or 422
 
 The boundary is `bud.kube.queue.Queue`: everything that is a `WaitingError`, or not a `BudError` at all, is tried
 again; an `InvalidError` waits for the next change.
@@ -47,6 +48,12 @@ class ApiConflict(WaitingError):
     """409: the object changed, or the fields belong to another field manager."""
 
     reason = "Conflict"
+
+
+class ApiForbidden(WaitingError):
+    """403: a quota is spent, an admission policy objects, or a right is missing."""
+
+    reason = "Forbidden"
 
 
 class InvalidError(BudError):

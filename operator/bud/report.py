@@ -7,10 +7,12 @@ from typing import TypeVar
 from bud.api.base import Condition, Status
 from bud.api.conditions import READY, STALLED, Verdict, conditions, find
 from bud.context import Context
-from bud.errors import InvalidError
+from bud.errors import ApiForbidden, BudError, InvalidError, NameConflict
 from bud.kube.seen import Seen
 
 S = TypeVar("S", bound=Status)
+
+_UNWATCHED_SECONDS = 15.0
 
 
 async def report(context: Context, owner: Seen, *, before: S, after: S, trouble: bool) -> None:
@@ -27,6 +29,11 @@ async def report(context: Context, owner: Seen, *, before: S, after: S, trouble:
     await context.writer.event(
         owner, kind="Warning" if warning else "Normal", reason=new.reason, note=new.message or new.reason
     )
+
+
+def retry_after(error: BudError | None) -> float | None:
+    """Seconds until the next look at what no watch tells of: a spent quota, or an object that has a child's name."""
+    return _UNWATCHED_SECONDS if isinstance(error, ApiForbidden | NameConflict) else None
 
 
 async def report_unreadable(context: Context, owner: Seen, before: S, *, error: InvalidError, phase: str) -> None:

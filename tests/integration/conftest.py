@@ -9,8 +9,8 @@ import pytest
 from bud.api import KINDS
 from bud.api.crd import crd
 from tests.cluster.handle import Cluster
-from tests.integration.world import RUNTIME, World
 from tests.operator_process import OperatorProcess, operator_process
+from tests.world import RUNTIME, World
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,6 @@ def world(kinds: Cluster, shared_operator: OperatorProcess) -> Iterator[World]:
     """A namespace of its own, served by the operator."""
     if not shared_operator.running:
         shared_operator.start()
-    made = World.create(kinds, shared_operator)
+    made = World.create(kinds)
     yield made
     made.clear()

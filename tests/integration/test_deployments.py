@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.cluster.handle import Cluster
-from tests.integration.world import RUNTIME, World, deployment, model
-from tests.operator_process import eventually
+from tests.operator_process import OperatorProcess
+from tests.waiting import eventually
+from tests.world import RUNTIME, World, deployment, model, refused
 
 CHILDREN = ("deployments.apps", "services", "hpa")
 SCALED = {"autoScaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 4, "targetCPU": 80}}
@@ -118,12 +119,14 @@ def test_a_child_that_is_edited_is_put_right(
     eventually(right)
 
 
-def test_a_settled_namespace_sees_no_write_and_a_restart_writes_nothing(world: World) -> None:
+def test_a_settled_cluster_sees_no_write_and_a_restart_writes_nothing(
+    world: World, shared_operator: OperatorProcess
+) -> None:
     world.serve("chat", **SCALED)
-    _await_quiet(world)
+    _await_quiet(world, shared_operator)
     before = len(world.writes())
-    world.operator.restart()
-    _await_reconciled(world)
+    shared_operator.restart()
+    _await_reconciled(world, shared_operator)
     assert world.writes()[before:] == []
 
 
@@ -161,6 +164,8 @@ def test_an_object_of_a_childs_name_that_is_not_ours_is_left_alone(world: World)
     assert world.condition("mdep", "chat", "Stalled")["status"] == "True"
     assert world.get("services", child)["spec"]["selector"] == {"app": "mine"}
     assert "labels" not in world.get("services", child)["metadata"]
+    world.kubectl("delete", "service", child)
+    world.await_phase("mdep", "chat", "Active", within=60)
 
 
 def test_an_object_of_another_owner_is_left_alone(world: World) -> None:
@@ -212,6 +217,16 @@ def test_what_is_missing_is_told_in_a_condition_and_an_event(
     eventually(told)
     assert world.get("mdep", "chat")["status"]["phase"] == "Pending"
     eventually(lambda: _contains(world.events("chat"), ("Normal", reason)))
+
+
+def test_a_quota_in_the_way_is_told_and_looked_at_again(world: World) -> None:
+    world.make_available("tiny")
+    world.kubectl("create", "quota", "none", "--hard=services=0")
+    world.apply(deployment("chat", "tiny"))
+    assert "exceeded quota: none" in world.await_reason("mdep", "chat", "Forbidden")["message"]
+    assert world.condition("mdep", "chat", "Stalled")["status"] == "False"
+    world.kubectl("delete", "quota", "none")
+    world.await_phase("mdep", "chat", "Active", within=60)
 
 
 def test_a_model_that_failed_is_told_and_a_new_spec_heals(world: World) -> None:
@@ -296,11 +311,11 @@ def test_what_kustomize_adds_is_accepted(world: World) -> None:
     )
 
 
-def _await_quiet(world: World) -> None:
+def _await_quiet(world: World, operator: OperatorProcess) -> None:
     """Waits until the operator has nothing left to do."""
 
     def quiet() -> None:
-        text = world.operator.metrics()
+        text = operator.metrics()
         assert re.search(r"^bud_queue_depth 0.0$", text, re.MULTILINE)
         assert world.get("mdep", "chat")["status"]["phase"] == "Active"
 
@@ -308,13 +323,13 @@ def _await_quiet(world: World) -> None:
     eventually(lambda: _is(world.find("jobs"), []))
 
 
-def _await_reconciled(world: World) -> None:
+def _await_reconciled(world: World, operator: OperatorProcess) -> None:
     def reconciled() -> None:
         for kind, plural in (("Model", "bmodel"), ("Deployment", "mdep")):
             objects = json.loads(world.cluster.kubectl("get", plural, "-A", "-o", "json"))["items"]
             done = re.search(
                 rf'^bud_reconciles_total{{kind="{kind}",result="ok"}} ([0-9.]+)$',
-                world.operator.metrics(),
+                operator.metrics(),
                 re.MULTILINE,
             )
             assert done is not None and float(done[1]) >= len(objects)

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tests.cluster.handle import Cluster
-from tests.integration.world import RESULT, World, deployment, model, refused
-from tests.operator_process import eventually
+from tests.waiting import eventually
+from tests.world import RESULT, World, deployment, model, refused
 
 DENIED = {"error": {"reason": "Unauthorized", "message": "401 from http://files; set spec.credentialsSecretRef"}}
 SAME = {"source": {"url": {"url": "http://files/same.gguf"}}}

@@ -88,7 +88,7 @@ class LocalSource(Resource):
         ".", description="Folder or file within the claim. Default: all of it."
     )
     host_path: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/")] | None = Field(
-        None, description="Absolute path on every node. Refused unless the operator allows a prefix of it."
+        None, description="Absolute path of a folder on every node. Refused unless the operator allows a prefix of it."
     )
 
 
@@ -163,8 +163,8 @@ class ModelSpec(Resource):
     credentials_secret_ref: NameRef | None = Field(
         None,
         description="Secret of the same namespace with `token`, or `username` and `password`, or "
-        "`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or `GOOGLE_SERVICE_ACCOUNT_KEY`, or `AZURE_STORAGE_ACCOUNT_NAME` and "
-        "`AZURE_STORAGE_ACCOUNT_KEY`.",
+        "`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or `GOOGLE_SERVICE_ACCOUNT_KEY`, or "
+        "`AZURE_STORAGE_ACCOUNT_NAME` and `AZURE_STORAGE_ACCOUNT_KEY`.",
     )
     sha256: dict[FileName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]] = Field(
         {}, max_length=256, description="Expected SHA-256 (64 lower-case hex digits) by file name."

@@ -12,10 +12,10 @@ from bud.api.runtime import RuntimeSpec
 from bud.context import Context
 from bud.deployment.plan import ModelSeen, Plan, View, parse_spec, plan
 from bud.deployment.status import Outcome, status
-from bud.errors import ApiRefused, BudError, InvalidError
+from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import APPS, AUTOSCALERS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, SERVICES, child_name
 from bud.kube.seen import Own, Seen
-from bud.report import report, report_unreadable
+from bud.report import report, report_unreadable, retry_after
 
 _CHILDREN = (AUTOSCALERS, APPS, SERVICES)
 
@@ -33,7 +33,7 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
         return None
     outcome = await _act(context, view)
     await _report(context, owner, gather(context, owner), outcome)
-    return None
+    return retry_after(outcome.error)
 
 
 def gather(context: Context, owner: Seen) -> View:
@@ -89,11 +89,9 @@ async def _act(context: Context, view: View) -> Outcome:
             for resource, document in wanted.objects
             if not await context.writer.apply(document, resource)
         ]
-    except ApiRefused as error:
-        return Outcome(None, ApiRefused(f"the API server refused: {error}", status=error.status))
+    except (ApiUnavailable, ApiConflict):
+        raise
     except BudError as error:
-        if error.reason in ("ApiUnavailable", "Conflict"):
-            raise
         return Outcome(None, error)
     return Outcome(wanted, None, tuple(mutated))
 

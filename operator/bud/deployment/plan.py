@@ -168,8 +168,8 @@ def _engine(view: View, weights: Weights) -> Engine:
     check(name, runtime, wants)
     if "BUD_MODEL_FILE" in references(runtime) and not weights.file:
         raise WaitingError(
-            f"Runtime {name} loads one file, and Model {spec.model_ref.name} has several of which none is the main one; "
-            "narrow the Model's source, as with allowPatterns",
+            f"Runtime {name} loads one file, and Model {spec.model_ref.name} has several of which none is the main "
+            "one; narrow the Model's source, as with allowPatterns",
             reason="ModelFileUnknown",
         )
     return Engine(name, runtime, view.operator_image, _products(view))

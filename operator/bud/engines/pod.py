@@ -40,8 +40,8 @@ _GIB = 1024**3
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights are: a claim or a path of the node, the folder within it ("" for all of it), and the main file
-    within that ("" for engines that load a folder)."""
+    """Where the weights are: a claim or a path of the node; within it, the folder ("" for all of it) and the main file
+    ("" for engines that load a folder)."""
 
     claim_name: str
     host_path: str
@@ -166,7 +166,7 @@ def _env(spec: DeploymentSpec, served: Served, runtime: RuntimeSpec, weights: We
     path = "/".join(part for part in (WEIGHTS_PATH, weights.directory) if part)
     values = {
         "BUD_MODEL_PATH": path,
-        "BUD_MODEL_FILE": f"{path}/{weights.file}" if weights.file else path,
+        "BUD_MODEL_FILE": f"{WEIGHTS_PATH}/{weights.file}" if weights.file else path,
         "BUD_MODEL_NAME": served.model_name,
         "BUD_PORT": str(runtime.port),
         "BUD_GPU_COUNT": str(max(1, spec.resources.gpu)),
@@ -227,7 +227,7 @@ def _probe_container(served: Served, engine: Engine, task: str) -> Document:
 
 def _volumes(runtime: RuntimeSpec, weights: Weights) -> list[Document]:
     if weights.host_path:
-        source: Document = {"hostPath": {"path": weights.host_path}}
+        source: Document = {"hostPath": {"path": weights.host_path, "type": "Directory"}}
     else:
         source = {"persistentVolumeClaim": {"claimName": weights.claim_name, "readOnly": True}}
     volumes: list[Document] = [{"name": "weights", **source}]

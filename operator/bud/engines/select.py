@@ -41,7 +41,7 @@ def choose(runtimes: Mapping[str, RuntimeSpec], wants: Wants) -> str:
     where = f"with {wants.gpu} GPUs" if wants.gpu else "on CPU"
     raise InvalidError(
         f"no Runtime loads {wants.format} weights for {wants.task} {where} (Runtimes: {have}); "
-        "set spec.runtimeRef, change spec.resources.gpu, or add a Runtime",
+        "set spec.runtimeRef, the Model's format or task, or change spec.resources.gpu, or add a Runtime",
         reason="NoRuntime",
     )
 

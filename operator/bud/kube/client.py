@@ -10,7 +10,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from bud.errors import ApiConflict, ApiRefused, ApiUnavailable
+from bud.errors import ApiConflict, ApiForbidden, ApiRefused, ApiUnavailable
 from bud.kube.connect import Connection
 from bud.kube.kinds import Resource
 
@@ -27,8 +27,8 @@ _MAX_LINE = 8 * 1024 * 1024
 class Client:
     """Calls to one API server.
 
-    Every method raises `ApiUnavailable` when the server cannot be reached or is overloaded, `ApiConflict` on 409 and
-    `ApiRefused` on any other refusal.
+    Every method raises `ApiUnavailable` when the server cannot be reached or is overloaded, `ApiConflict` on 409,
+    `ApiForbidden` on 403 and `ApiRefused` on any other refusal.
     """
 
     def __init__(self, connection: Connection, session: aiohttp.ClientSession) -> None:
@@ -167,6 +167,8 @@ def _refuse(status: int, body: bytes) -> None:
         raise ApiConflict(message)
     if status == 429 or status >= 500 or status == 401:
         raise ApiUnavailable(f"{status}: {message}")
+    if status == 403:
+        raise ApiForbidden(message)
     raise ApiRefused(message, status=status)
 
 

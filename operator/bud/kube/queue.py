@@ -21,8 +21,8 @@ class Queue(Generic[K]):
     """Runs `work(key)` for every key that was added, a few at a time and never one key twice at once.
 
     A key that is added while it runs, runs once more afterwards. A `WaitingError` or an unexpected exception brings the
-    key back with a doubling delay of 0.2 s to 300 s; an `InvalidError` does not. Success resets the delay, and may ask to
-    come back by returning a number of seconds.
+    key back with a doubling delay of 0.2 s to 300 s; an `InvalidError` does not. Success resets the delay; by returning
+    a number of seconds it asks to come back.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from bud.errors import ApiConflict, ApiRefused, NameConflict
+from bud.errors import ApiConflict, ApiForbidden, ApiRefused, NameConflict
 from bud.kube.client import Client, Object
 from bud.kube.kinds import (
     EVENTS,
@@ -114,7 +114,7 @@ class Writer:
         self._count("event", owner.resource.kind)
         try:
             await self._client.create(document, EVENTS, namespace=namespace)
-        except ApiRefused as error:
+        except (ApiForbidden, ApiRefused) as error:
             log.warning("event %s about %s/%s refused: %s", reason, owner.namespace, owner.name, error)
 
     async def _create(self, document: Object, resource: Resource, wanted: bytes) -> bool:

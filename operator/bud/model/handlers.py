@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from bud.api import MODEL
 from bud.api.model import ModelSpec, ModelStatus, Progress
 from bud.context import Context
-from bud.errors import ApiRefused, BudError, InvalidError, WaitingError
+from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import CLAIMS, DEPLOYMENTS, JOBS, MODELS, PODS
 from bud.kube.seen import Own, Seen
 from bud.model.plan import FINALIZER, WORKER, View, copy_id, plan
 from bud.model.status import progress_of, result_of, status
-from bud.report import report, report_unreadable
+from bud.report import report, report_unreadable, retry_after
 
 PROGRESS_SECONDS = 5.0
 """How often the log of a running download is read."""
@@ -101,13 +101,9 @@ async def _act(context: Context, view: View) -> BudError | None:
             await context.writer.apply(document, resource)
         for child in wanted.unwanted:
             await context.writer.delete(child)
-    except ApiRefused as error:
-        return ApiRefused(f"the API server refused: {error}", status=error.status)
-    except InvalidError as error:
-        return error
-    except WaitingError as error:
-        if error.reason in ("ApiUnavailable", "Conflict"):
-            raise
+    except (ApiUnavailable, ApiConflict):
+        raise
+    except BudError as error:
         return error
     return None
 
@@ -122,7 +118,7 @@ async def _report(context: Context, owner: Seen, error: BudError | None) -> floa
     await report(context, owner, before=previous, after=new, trouble=new.phase == "Error")
     if new.phase == "Available" and previous.phase != "Available":
         context.metrics.downloaded.inc(new.bytes or 0)
-    return PROGRESS_SECONDS if _running(pods) is not None and view.result is None else None
+    return PROGRESS_SECONDS if _running(pods) is not None and view.result is None else retry_after(error)
 
 
 async def _progress(context: Context, pods: Sequence[Seen]) -> Progress | None:

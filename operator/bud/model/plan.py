@@ -242,7 +242,7 @@ def _job(view: View) -> Document:
 def _pod(view: View, image: str) -> Document:
     local = view.spec.source.local
     if local is not None and local.host_path is not None:
-        volume: Document = {"hostPath": {"path": local.host_path}}
+        volume: Document = {"hostPath": {"path": local.host_path, "type": "Directory"}}
     else:
         volume = {"persistentVolumeClaim": {"claimName": local.pvc if local is not None else view.id}}
     return {
@@ -280,8 +280,6 @@ def _container(view: View, image: str) -> Document:
 
 def _config(view: View) -> Document:
     source = view.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-    target = WEIGHTS_PATH
     if view.spec.source.local is not None:
         source = {"local": {"path": directory(view.spec) or "."}}
-        target = "/".join(part for part in (WEIGHTS_PATH, directory(view.spec)) if part)
-    return {"source": source, "sha256": dict(view.spec.sha256), "target": target}
+    return {"source": source, "sha256": dict(view.spec.sha256), "target": WEIGHTS_PATH}

@@ -86,11 +86,18 @@ def _with_weights(view: View, phase: ModelPhase, shown: tuple[Condition, ...]) -
         revision=str(result.get("revision") or ""),
         verification="verified" if result.get("verification") == "verified" else "recorded",
         format=format_of(view.spec, result),
-        task=view.spec.task or str(result.get("task") or "text-generation"),
+        task=view.spec.task or served_as(result.get("task")),
         file=str(result.get("file") or ""),
         copies=(Copy(cluster="local", claim_name=_claim_name(view), path=directory(view.spec)),),
         conditions=shown,
     )
+
+
+def served_as(tag: str | None) -> str:
+    """The task by which a model is served: chat models that also see or hear are served as chat models."""
+    if not tag or tag in ("image-text-to-text", "audio-text-to-text", "any-to-any"):
+        return "text-generation"
+    return "feature-extraction" if tag == "sentence-similarity" else tag
 
 
 def format_of(spec: ModelSpec, result: Mapping[str, Any]) -> str:

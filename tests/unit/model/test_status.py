@@ -113,6 +113,19 @@ def test_what_the_spec_says_wins_over_what_was_found() -> None:
 
 
 @pytest.mark.parametrize(
+    ("found", "task"),
+    [
+        (None, "text-generation"),
+        ("image-text-to-text", "text-generation"),
+        ("sentence-similarity", "feature-extraction"),
+        ("text-ranking", "text-ranking"),
+    ],
+)
+def test_the_task_by_which_a_model_is_served(found: str | None, task: str) -> None:
+    assert look(view(result=RESULT | {"task": found})).task == task
+
+
+@pytest.mark.parametrize(
     ("log", "expected"),
     [
         ('{"progress": {"bytesDone": 50, "bytesTotal": 200, "bytesPerSecond": 10, "secondsLeft": 15}}\n', ("25%", 50, 15)),

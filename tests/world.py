@@ -1,4 +1,4 @@
-"""What integration tests do to a namespace: apply, look, and play the kubelet of a download."""
+"""What tests do to a namespace: apply, look, wait, and play the kubelet of a download where there is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.cluster.failure import Failed
 from tests.cluster.handle import Cluster, Write
-from tests.operator_process import OperatorProcess, eventually
+from tests.waiting import eventually
 
 RUNTIME: dict[str, Any] = {
     "apiVersion": "bud.studio/v1alpha1",
@@ -69,15 +69,14 @@ class World:
     """One namespace of a test cluster."""
 
     cluster: Cluster
-    operator: OperatorProcess
     namespace: str
     volumes: list[str] = field(default_factory=list)
 
     @classmethod
-    def create(cls, cluster: Cluster, operator: OperatorProcess) -> World:
+    def create(cls, cluster: Cluster) -> World:
         namespace = f"t-{secrets.token_hex(4)}"
         cluster.kubectl("create", "namespace", namespace)
-        return cls(cluster, operator, namespace)
+        return cls(cluster, namespace)
 
     def clear(self) -> None:
         """Deletes everything; a namespace that does not go is a failure of the operator's."""
@@ -113,7 +112,7 @@ class World:
         ready: dict[str, Any] = conditions[condition]
         return ready
 
-    def await_reason(self, kind: str, name: str, reason: str) -> dict[str, Any]:
+    def await_reason(self, kind: str, name: str, reason: str, *, within: float = 30) -> dict[str, Any]:
         """Waits for the reason of Ready; gives that condition."""
 
         def check() -> dict[str, Any]:
@@ -121,9 +120,9 @@ class World:
             assert ready["reason"] == reason, f"{ready['reason']}: {ready['message']}"
             return ready
 
-        return eventually(check)
+        return eventually(check, within=within)
 
-    def await_phase(self, kind: str, name: str, phase: str) -> dict[str, Any]:
+    def await_phase(self, kind: str, name: str, phase: str, *, within: float = 30) -> dict[str, Any]:
         """Waits for a phase; gives the status."""
 
         def check() -> dict[str, Any]:
@@ -131,7 +130,7 @@ class World:
             assert found.get("phase") == phase, f"{found.get('phase')}: {found.get('conditions')}"
             return found
 
-        return eventually(check)
+        return eventually(check, within=within)
 
     def one(self, kind: str) -> dict[str, Any]:
         """Waits until there is exactly one object of a kind."""

@@ -1,0 +1,48 @@
+"""A real node with the operator installed by its chart, as a user installs it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import image
+from tests.cluster import tools
+from tests.cluster.handle import Cluster
+from tests.integration.weights.programs import Origin, origin
+from tests.world import World
+
+_CHART = Path(__file__).parents[2] / "charts/bud-operator"
+
+
+@pytest.fixture(scope="session")
+def installed(node_cluster: Cluster, pytestconfig: pytest.Config) -> Cluster:
+    """The cluster with the chart's release in namespace bud-system; the operator has only the chart's rights."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        built = image.image(say=lambda line: print(f"\n[image] {line}", end="", flush=True))
+    node_cluster.load_image(built.archive)
+    command = [str(tools.path("helm")), "install", "bud-operator", str(_CHART), "--namespace", "bud-system"]
+    command += ["--create-namespace", "--set", f"image.repository={image.REPOSITORY},image.tag={built.tag}", "--wait"]
+    subprocess.run(command, check=True, env=node_cluster.environment(), stdout=subprocess.DEVNULL)
+    return node_cluster
+
+
+@pytest.fixture
+def world(installed: Cluster) -> Iterator[World]:
+    """A namespace that enforces Pod Security level restricted, served by the operator."""
+    made = World.create(installed)
+    installed.kubectl("label", "namespace", made.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def files(installed: Cluster, tmp_path: Path) -> Iterator[Origin]:
+    """A strict web server and Hub that pods reach."""
+    root = tmp_path / "origin"
+    root.mkdir()
+    with origin(root, address=installed.host_address) as server:
+        yield server
