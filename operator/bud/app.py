@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any
 
 import kopf
@@ -18,7 +19,7 @@ import bud.deployment.handlers
 import bud.model.handlers
 from bud.api import API_VERSION, DEPLOYMENT, GROUP, MODEL, VERSION
 from bud.context import Context, Settings
-from bud.errors import ApiRefused, ApiUnavailable, InvalidError
+from bud.errors import ApiRefused, ApiUnavailable, InvalidError, WaitingError
 from bud.kube.client import Client
 from bud.kube.connect import Connection
 from bud.kube.kinds import (
@@ -82,21 +83,29 @@ class Operator:
         self._started = asyncio.Event()
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT, or until cancelled. Raises `InvalidError` when the cluster cannot be served."""
+        """Runs until SIGTERM or SIGINT, or until cancelled.
+
+        Raises `InvalidError` when the cluster cannot be served, and `WaitingError` when a new start may help.
+        """
         self._store.listen(self._changed)
         server = web.AppRunner(self._http(), access_log=None)
         try:
             await self._listen(server)
             await self._check_kinds()
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
-                tasks.append(group.create_task(self._reconcile()))
-                await self._watch_ours()
-                for task in tasks:
-                    task.cancel()
+            await self._work_until_stopped()
+        except ExceptionGroup as group:
+            raise _first(group) from group
         finally:
             await server.cleanup()
             await self._client.close()
+
+    async def _work_until_stopped(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
+            tasks.append(group.create_task(self._reconcile()))
+            await self._watch_ours()
+            for task in tasks:
+                task.cancel()
 
     async def _check_kinds(self) -> None:
         backoff = 0.5
@@ -156,6 +165,7 @@ class Operator:
         settings.watching.client_timeout = 150
         settings.watching.connect_timeout = 5
         settings.networking.connect_timeout = 5
+        settings.networking.error_backoffs = _Backoffs()
         kopf.on.login(registry=registry)(self._login)
         for resource in OURS:
             kopf.on.event(GROUP, VERSION, resource.plural, registry=registry, id="see", param=resource)(self._see)
@@ -231,6 +241,19 @@ class Operator:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
+class _Backoffs:
+    """Pauses between Kopf's tries, in seconds: it never gives up, however long the API server is away."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.5, 1, 2, 5)
+        yield from itertools.repeat(10)
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
 async def _until_signal(tasks: Collection[asyncio.Task[None]]) -> None:
     """Waits for SIGINT, SIGTERM or the end of a task, then ends the tasks.
 
@@ -243,7 +266,8 @@ async def _until_signal(tasks: Collection[asyncio.Task[None]]) -> None:
     try:
         done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            task.result()
+            if (error := task.exception()) is not None:
+                raise WaitingError(f"the watch of our kinds ended, so this process does: {error}") from error
     finally:
         for task in (*tasks, stopped):
             task.cancel()

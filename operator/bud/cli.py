@@ -14,7 +14,7 @@ from bud.app import Operator
 from bud.context import Settings
 from bud.errors import BudError
 from bud.kube.connect import connect
-from bud.logs import LogFormat, configure
+from bud.logs import LogFormat, LogLevel, configure
 
 VERSION = package_version("bud-operator")
 IMAGE = f"ghcr.io/bud-studio/bud-operator:{VERSION}"
@@ -69,7 +69,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         LogFormat, typer.Option(envvar="BUD_OPERATOR_LOG_FORMAT", help="json for machines, text for people.")
     ] = "json",
     log_level: Annotated[
-        str, typer.Option(envvar="BUD_OPERATOR_LOG_LEVEL", help="debug, info, warning or error.")
+        LogLevel, typer.Option(envvar="BUD_OPERATOR_LOG_LEVEL", help="The least severe that is logged.")
     ] = "info",
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C."""

@@ -9,9 +9,10 @@ from typing import Literal
 from pythonjsonlogger.json import JsonFormatter
 
 LogFormat = Literal["json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def configure(*, log_format: LogFormat, level: str) -> None:
+def configure(*, log_format: LogFormat, level: LogLevel) -> None:
     """Sends everything to standard error; Kopf and asyncio speak only of warnings, unless `level` is debug."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":

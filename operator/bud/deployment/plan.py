@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from bud.api import API_VERSION, DEPLOYMENT
+from bud.api.conditions import READY, find
 from bud.api.deployment import AutoScaling, DeploymentSpec
 from bud.api.model import ModelStatus
 from bud.api.runtime import RuntimeSpec
@@ -138,8 +139,7 @@ def _weights(view: View) -> Weights:
     if not whole or not status.copies:
         if status.phase == "Error":
             raise WaitingError(f"Model {name} failed; see kubectl describe bmodel {name}", reason="ModelFailed")
-        known = status.phase if status.observed_generation == model.generation else None
-        raise WaitingError(f"Model {name} is {known or 'not looked at yet'}", reason="ModelNotReady")
+        raise WaitingError(f"Model {name} is {_progress(model)}", reason="ModelNotReady")
     copy = status.copies[0]
     return Weights(
         claim_name=copy.claim_name,
@@ -149,6 +149,14 @@ def _weights(view: View) -> Weights:
         bytes=status.bytes or 0,
         task=status.task,
     )
+
+
+def _progress(model: ModelSeen) -> str:
+    if model.status.observed_generation != model.generation or model.status.phase is None:
+        return "not looked at yet"
+    ready = find(model.status.conditions, READY)
+    why = f" ({ready.reason})" if ready is not None and ready.reason != model.status.phase else ""
+    return model.status.phase + why
 
 
 def _engine(view: View, weights: Weights) -> Engine:

@@ -80,7 +80,7 @@ class Client:
                 async for line in _lines(response.content):
                     yield orjson.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnavailable(f"watch of {resource.plural} broke: {error!r}") from error
+            raise ApiUnavailable(f"watch of {resource.plural} broke: {_words(error)}") from error
 
     async def get(self, resource: Resource, *, namespace: str | None, name: str) -> Object:
         return (await self._call("GET", resource.path(namespace, name)))[1]
@@ -143,7 +143,7 @@ class Client:
             ) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            raise ApiUnavailable(f"{method} {path}: {error!r}") from error
+            raise ApiUnavailable(f"{method} {path}: {_words(error)}") from error
         if response.status >= 400:
             _refuse(response.status, answer)
         return response.status, answer
@@ -151,6 +151,10 @@ class Client:
     async def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         authorization = await self._connection.authorization()
         return headers | {"Authorization": authorization} if authorization else headers
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _present(params: Mapping[str, str]) -> dict[str, str]:
