@@ -128,7 +128,8 @@ def _incomplete(view: View, app: App, pods: list[Pod], *, finished: bool) -> tup
     if app.updated == app.wanted and app.available > 0:
         detail = f"; {trouble[1]}" if trouble else ""
         return "Scaling", Verdict(serves, "Scaling", counted + detail, reconciling=unfinished)
-    detail = f"; {trouble[1]}" if trouble else f"; {app.updated} are of the present spec"
+    going = "the engine starts" if app.updated == app.wanted else f"{app.updated} of {app.wanted} have the present spec"
+    detail = f"; {trouble[1] if trouble else going}"
     return "Deploying", Verdict(serves, "Deploying", counted + detail, reconciling=unfinished)
 
 

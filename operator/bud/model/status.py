@@ -135,7 +135,8 @@ def _verdict(view: View, error: BudError | None, pods: list[Pod]) -> tuple[Model
 
 
 def _available(result: Mapping[str, Any]) -> Verdict:
-    files, verification = result.get("files"), result.get("verification")
+    count, verification = int(result.get("files") or 0), result.get("verification")
+    files = "1 file" if count == 1 else f"{count} files"
     how = (
         "compared with the published ones"
         if verification == "verified"
@@ -144,7 +145,7 @@ def _available(result: Mapping[str, Any]) -> Verdict:
     return Verdict(
         True,
         "Available",
-        f"{files} files, {readable(int(result.get('bytes') or 0))}; SHA-256 of every file {how}",
+        f"{files}, {readable(int(result.get('bytes') or 0))}; SHA-256 of every file {how}",
     )
 
 

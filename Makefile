@@ -1,0 +1,70 @@
+# Every target sets up what it needs, in .venv and in the user's cache directory. `make help` lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin/python -m
+PYTEST ?=
+
+.PHONY: help demo test test-unit test-integration test-e2e lint format crds manifests image lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## A Kubernetes, the operator, a model, an answer; KEEP=1 leaves it up (root, or Docker with kind)
+	@$(RUN) tests.demo
+
+test: $(READY) ## All tests; those that need a node run with root, or Docker with kind (PYTEST="-k name" for some)
+	$(RUN) pytest tests/unit tests/integration tests/e2e $(PYTEST)
+
+test-unit: $(READY) ## Tests that start nothing
+	$(RUN) pytest tests/unit $(PYTEST)
+
+test-integration: $(READY) ## Tests against a real control plane with fake nodes
+	$(RUN) pytest tests/integration $(PYTEST)
+
+test-e2e: $(READY) ## Tests whose pods truly run (root, or Docker with kind)
+	$(RUN) pytest tests/e2e $(PYTEST)
+
+lint: $(READY) ## Style, types and layers
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports
+
+format: $(READY) ## Put the code into shape
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+crds: $(READY) ## Write crds/ and the chart's copy from operator/bud/api, then the manifests
+	$(RUN) tools.generate crds manifests
+
+manifests: $(READY) ## Write manifests/operator.yaml from the chart
+	$(RUN) tools.generate manifests
+
+image: $(READY) ## Build the image (Docker, or buildah as root); prints its name and its archive
+	@$(RUN) tests.image
+
+LOCK := .cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url pyproject.toml
+lock: ## Move the locked dependencies to their newest releases
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/pip install --quiet uv
+	$(LOCK) --upgrade --extra tiny --group dev --output-file requirements-dev.lock
+	$(LOCK) --upgrade --extra tiny --constraints requirements-dev.lock --output-file requirements.lock
+
+clean: ## Remove what was built here (not the user's cache directory)
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find operator tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python >= 3.11 is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,41 @@
+"""Every example is an object that the API takes, and the ones that belong together do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bud.api import API_VERSION, KINDS
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+SPECS = {kind.kind: kind.spec for kind in KINDS}
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_example_says_what_it_is_and_is_read_by_the_operator(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    for document in documents(path):
+        assert document["apiVersion"] == API_VERSION
+        SPECS[document["kind"]].model_validate(document["spec"])
+
+
+@pytest.mark.parametrize("folder", ["examples", "examples/more"])
+def test_the_model_of_every_deployment_is_in_the_same_folder(folder: str) -> None:
+    found = [document for path in sorted((ROOT / folder).glob("*.yaml")) for document in documents(path)]
+    models = {item["metadata"]["name"] for item in found if item["kind"] == "Model"}
+    wanted = {item["spec"]["modelRef"]["name"] for item in found if item["kind"] == "Deployment"}
+    assert wanted
+    assert wanted <= models
+
+
+def test_the_first_examples_need_no_gpu_and_no_secret() -> None:
+    for path in (ROOT / "examples").glob("*.yaml"):
+        for document in documents(path):
+            assert "credentialsSecretRef" not in document["spec"]
+            assert "gpu" not in document["spec"].get("resources", {})
