@@ -168,6 +168,32 @@ def test_a_download_whose_pod_is_killed_goes_on_where_it_was(world: World, files
     assert re.fullmatch(r"bytes=[1-9][0-9]*-.*", str(ranges[-1])), ranges
 
 
+def test_a_runtime_of_ones_own_serves_on_a_node_with_the_gpus_asked_for(
+    world: World, files: Origin, gguf: bytes
+) -> None:
+    builtin = world.get("brt", "tiny")["spec"]
+    name = f"mine-{world.namespace}"
+    mine = {
+        "apiVersion": "bud.studio/v1alpha1",
+        "kind": "Runtime",
+        "metadata": {"name": name},
+        "spec": builtin | {"accelerator": "GPU"},
+    }
+    world.cluster.apply(mine)
+    files.put("tiny.gguf", gguf)
+    resources = {"cpu": "50m", "memory": "256Mi", "gpu": 2, "gpuType": "l4"}
+    try:
+        world.apply(
+            model("tiny", from_url(files)), deployment("chat", "tiny", runtimeRef={"name": name}, resources=resources)
+        )
+        world.await_reason("mdep", "chat", "GPUTypeNotFound", within=PATIENCE)
+        world.cluster.add_fake_gpus(product="NVIDIA-L4", gpus=2)
+        assert active(world, "chat")["resources"]["gpu"] == 2
+        assert completion(world, "chat")["usage"]["completion_tokens"] == 5
+    finally:
+        world.kubectl("delete", "brt", name)
+
+
 def test_an_engine_that_ends_is_not_ready_until_it_answered_again(world: World, files: Origin, gguf: bytes) -> None:
     files.put("tiny.gguf", gguf)
     world.apply(model("tiny", from_url(files)), deployment("chat", "tiny", **SMALL))
