@@ -58,7 +58,6 @@ _KEPT = """\
 done; the cluster stays, with its kubeconfig in the next line. Try:
          kubectl get bud
          kubectl describe mdep tiny-llama
-         kubectl scale mdep tiny-llama --replicas 2
          .venv/bin/python -m tests.cluster down --name demo    (takes it down)"""
 
 

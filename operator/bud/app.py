@@ -19,7 +19,7 @@ import bud.deployment.handlers
 import bud.model.handlers
 from bud.api import API_VERSION, DEPLOYMENT, GROUP, MODEL, VERSION
 from bud.context import Context, Settings
-from bud.errors import ApiRefused, ApiUnavailable, InvalidError, WaitingError
+from bud.errors import ApiRefused, ApiUnavailable, BudError, InvalidError, WaitingError
 from bud.kube.client import Client
 from bud.kube.connect import Connection
 from bud.kube.kinds import (
@@ -153,9 +153,9 @@ class Operator:
                 try:
                     await reflector.list()
                     break
-                except ApiUnavailable as error:
-                    log.warning("listing our objects failed, again in 1 s: %s", error)
-                    await asyncio.sleep(1.0)
+                except BudError as error:
+                    log.warning("listing our objects failed, again in 5 s: %s", error)
+                    await asyncio.sleep(5.0)
 
     async def _watch_ours(self) -> None:
         registry, settings = kopf.OperatorRegistry(), kopf.OperatorSettings()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from bud.api.base import Condition, Status
 from bud.api.conditions import READY, STALLED, Verdict, conditions, find
 from bud.context import Context
-from bud.errors import ApiForbidden, BudError, InvalidError, NameConflict
+from bud.errors import ApiForbidden, ApiRefused, BudError, InvalidError, NameConflict
 from bud.kube.seen import Seen
 
 S = TypeVar("S", bound=Status)
@@ -32,8 +33,16 @@ async def report(context: Context, owner: Seen, *, before: S, after: S, trouble:
 
 
 def retry_after(error: BudError | None) -> float | None:
-    """Seconds until the next look at what no watch tells of: a spent quota, or an object that has a child's name."""
-    return _UNWATCHED_SECONDS if isinstance(error, ApiForbidden | NameConflict) else None
+    """Seconds until the next look at what no watch tells of: a quota, an object that has a child's name, a webhook."""
+    return _UNWATCHED_SECONDS if isinstance(error, ApiForbidden | ApiRefused | NameConflict) else None
+
+
+def read_status(kind: type[S], raw: Mapping[str, Any]) -> S:
+    """The status as it was written; one that another release wrote in words we do not know counts as none."""
+    try:
+        return kind.model_validate(raw)
+    except ValueError:
+        return kind()
 
 
 async def report_unreadable(context: Context, owner: Seen, before: S, *, error: InvalidError, phase: str) -> None:

@@ -62,6 +62,7 @@ def run(cluster: Cluster | None, program: str, *arguments: str, stdin: str | Non
         stderr=subprocess.STDOUT,
         text=True,
         env=cluster.environment() if cluster else None,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -94,12 +95,11 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def by_kubectl(cluster: Cluster) -> Iterator[Cluster]:
-    """The manifests, applied in one go; all of it is deleted afterwards."""
+def by_kubectl(cluster: Cluster) -> Cluster:
+    """The manifests, applied in one go."""
     said = run(cluster, "kubectl", "apply", "--kustomize", str(ROOT / "manifests"))
     assert "Warning" not in said, said
-    yield cluster
-    run(cluster, "kubectl", "delete", "--kustomize", str(ROOT / "manifests"), "--wait")
+    return cluster
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
+from bud.api.model import ModelSpec
+from bud.model.plan import copy_id
 from tests.cluster.handle import Cluster
 from tests.waiting import eventually
 from tests.world import RESULT, World, deployment, model, refused
@@ -136,6 +139,50 @@ def test_a_path_of_the_node_needs_an_allowed_prefix(world: World) -> None:
     assert job["spec"]["template"]["spec"]["volumes"][0]["hostPath"]["path"] == "/mnt/models/tiny"
 
 
+def test_a_refused_path_of_the_node_reaches_no_pod_by_any_detour(world: World) -> None:
+    spec = {"source": {"local": {"hostPath": "/etc"}}}
+    forged = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": copy_id(world.namespace, ModelSpec.model_validate(spec)),
+            "annotations": {"bud.studio/weights": json.dumps(RESULT)},
+        },
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    world.apply(forged)
+    world.apply(model("evil", spec), deployment("chat", "evil"))
+    world.await_reason("bmodel", "evil", "HostPathNotAllowed")
+    world.await_reason("mdep", "chat", "ModelFailed")
+    world.kubectl("delete", "bmodel", "evil", "--wait=false")
+    world.await_reason("bmodel", "evil", "InUse")
+    eventually(lambda: _equal(world.get("mdep", "chat")["status"]["phase"], "Pending"))
+    assert world.find("deployments.apps") == []
+
+
+def test_a_restored_model_that_brings_our_finalizer_along_can_be_deleted(world: World) -> None:
+    restored = model("tiny")
+    restored["metadata"]["finalizers"] = ["bud.studio/model-in-use", "example.com/of-somebody-else"]
+    world.apply(restored)
+    world.one("jobs")
+    world.kubectl("delete", "bmodel", "tiny", "--wait=false")
+    eventually(lambda: _equal(world.get("bmodel", "tiny")["metadata"]["finalizers"], ["example.com/of-somebody-else"]))
+    world.kubectl("patch", "bmodel", "tiny", "--type=merge", '-p={"metadata":{"finalizers":null}}')
+    eventually(lambda: _none(world, "bmodel"))
+
+
+def test_a_claim_that_is_going_is_not_taken_for_the_weights(world: World) -> None:
+    claim = world.make_available("tiny")
+    world.apply(deployment("chat", "tiny"))
+    world.await_phase("mdep", "chat", "Active")
+    world.kubectl("delete", "pvc", claim, "--wait=false")
+    world.await_reason("bmodel", "tiny", "ClaimDeleting")
+    world.kubectl("delete", "mdep", "chat")
+    eventually(lambda: _job_of(world, claim))
+    world.end_download(claim)
+    world.await_phase("bmodel", "tiny", "Available")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -169,6 +216,10 @@ def test_the_api_server_refuses_a_bad_model(
 ) -> None:
     refusal = refused(kinds, {**model("bad"), "spec": spec}, *options)
     assert re.search(message, refusal)
+
+
+def _job_of(world: World, name: str) -> None:
+    assert name in [job["metadata"]["name"] for job in world.find("jobs")]
 
 
 def _none(world: World, kinds: str) -> None:

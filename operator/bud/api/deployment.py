@@ -64,6 +64,11 @@ class EnvVar(Resource):
     )
 
 
+_ENV = list_map("name") | rules(
+    rule("self.all(v, !(has(v.value) && has(v.valueFrom)))", "a variable has value or valueFrom: remove one of the two")
+)
+
+
 class Toleration(Resource):
     """A toleration of the pod, as in the Kubernetes API."""
 
@@ -150,7 +155,7 @@ class DeploymentSpec(Resource):
     args: Annotated[tuple[Text, ...], Field(max_length=256, json_schema_extra=atomic())] = Field(
         (), description="Arguments for the engine, after the Runtime's own."
     )
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=list_map("name"))] = Field(
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=_ENV)] = Field(
         (), description="Environment of the engine; wins over the Runtime's."
     )
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(

@@ -224,7 +224,7 @@ class ModelStatus(Status):
     )
     format: Annotated[str, Field(max_length=32)] = Field("", description="Format of the weights, given or found.")
     task: Annotated[str, Field(max_length=64)] = Field("", description="Task of the model, given or found.")
-    file: Annotated[str, Field(max_length=512)] = Field("", description="Main file, for engines that load one file.")
+    file: Annotated[str, Field(max_length=2048)] = Field("", description="Main file, for engines that load one file.")
     copies: Annotated[tuple[Copy, ...], Field(max_length=64, json_schema_extra=list_map("cluster"))] = Field(
         (), description="Where the weights are."
     )

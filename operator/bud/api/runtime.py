@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bud.api.base import AGE, Column, Kind, Resource, Text, atomic, list_map
+from bud.api.base import AGE, Column, Kind, Resource, Text, atomic, list_map, rule, rules
 from bud.api.deployment import EnvName
 from bud.api.model import Format, Task
 
@@ -49,7 +49,13 @@ class RuntimeSpec(Resource):
     env: Annotated[tuple[RuntimeEnvVar, ...], Field(max_length=128, json_schema_extra=list_map("name"))] = Field(
         (), description="Environment of the engine."
     )
-    port: int = Field(8000, ge=1024, le=65535, description="Port of the engine's HTTP API.")
+    port: int = Field(
+        8000,
+        ge=1024,
+        le=65535,
+        description="Port of the engine's HTTP API.",
+        json_schema_extra=rules(rule("self != 9901", "port 9901 is the answer check's: choose another")),
+    )
     formats: Annotated[tuple[Format, ...], Field(min_length=1, max_length=16, json_schema_extra=atomic())] = Field(
         description="Formats of weights that it loads."
     )

@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime
 
 from bud.api import DEPLOYMENT
-from bud.api.conditions import READY, find
 from bud.api.deployment import DeploymentStatus
 from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.context import Context
 from bud.deployment.plan import ModelSeen, Plan, View, parse_spec, plan
-from bud.deployment.status import Outcome, status
+from bud.deployment.status import Outcome, first_roll_out, status
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import APPS, AUTOSCALERS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, SERVICES, child_name
 from bud.kube.seen import Own, Seen
-from bud.report import report, report_unreadable, retry_after
+from bud.report import read_status, report, report_unreadable, retry_after
 
 _CHILDREN = (AUTOSCALERS, APPS, SERVICES)
 
@@ -28,7 +27,7 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
     try:
         view = gather(context, owner)
     except InvalidError as error:
-        previous = DeploymentStatus.model_validate(owner.data.status)
+        previous = read_status(DeploymentStatus, owner.data.status)
         await report_unreadable(context, owner, previous, error=error, phase="Failed")
         return None
     outcome = await _act(context, view)
@@ -49,10 +48,12 @@ def gather(context: Context, owner: Seen) -> View:
         generation=own.generation,
         spec=spec,
         model=_model(context, owner.namespace, spec.model_ref.name),
+        older=_older(context, owner, identity),
         runtimes=_runtimes(context),
         gpu_products=tuple(sorted({node.gpu_product for node in nodes if node.gpu_product and node.gpus})),
         app=context.store.get(APPS, owner.namespace, identity),
         operator_image=context.settings.image,
+        host_path_prefixes=context.settings.host_path_prefixes,
     )
 
 
@@ -61,13 +62,22 @@ def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
     if seen is None:
         return None
     own: Own = seen.data
+    known = read_status(ModelStatus, own.status)
     try:
         local = ModelSpec.model_validate(own.spec).source.local
-        known = ModelStatus.model_validate(own.status)
     except ValueError:
-        return ModelSeen(ModelStatus(), own.generation, "", seen.deleting)
-    host_path = local.host_path or "" if local is not None else ""
-    return ModelSeen(known, own.generation, host_path, seen.deleting)
+        return ModelSeen(ModelStatus(), current=False)
+    # An edit that leaves the copy as it is, as of free metadata, leaves it current.
+    same_copy = any(f"id:{copy.claim_name}" in seen.links for copy in known.copies)
+    current = same_copy or known.observed_generation == own.generation
+    return ModelSeen(known, current, local.host_path or "" if local is not None else "")
+
+
+def _older(context: Context, owner: Seen, identity: str) -> str:
+    """Eight hex digits can be made to collide: of two Deployments with one child name, the older has it."""
+    same = context.store.linked(DEPLOYMENTS, namespace=owner.namespace, link=f"id:{identity}")
+    first = min(same, key=lambda seen: (seen.data.created, seen.name), default=owner)
+    return first.name if first.name != owner.name else ""
 
 
 def _runtimes(context: Context) -> dict[str, RuntimeSpec]:
@@ -102,23 +112,18 @@ async def _prune(context: Context, view: View, wanted: Plan) -> None:
         for child in context.store.children(
             resource, namespace=view.namespace, owner_kind=DEPLOYMENT.kind, owner_name=view.id
         ):
-            if resource not in kept or child.name != view.id:
+            if resource not in kept and child.name == view.id:
                 await context.writer.delete(child)
 
 
 async def _report(context: Context, owner: Seen, view: View, outcome: Outcome) -> None:
     own: Own = owner.data
-    previous = DeploymentStatus.model_validate(own.status)
+    previous = read_status(DeploymentStatus, own.status)
     pods = context.store.children(PODS, namespace=view.namespace, owner_kind=DEPLOYMENT.kind, owner_name=view.id)
     new = status(view, outcome, pods=pods, previous=previous, now=context.now())
     await report(context, owner, before=previous, after=new, trouble=new.phase == "Failed")
-    if new.phase == "Active" and not _was_active(previous):
+    if new.phase == "Active" and first_roll_out(view, previous):
         context.metrics.time_to_active.observe(_seconds_between(own.created, context.now()))
-
-
-def _was_active(previous: DeploymentStatus) -> bool:
-    ready = find(previous.conditions, READY)
-    return previous.phase in ("Active", "Scaling") or (ready is not None and ready.status == "True")
 
 
 def _seconds_between(start: str, end: str) -> float:

@@ -15,9 +15,9 @@ from bud.api.deployment import AutoScaling, DeploymentSpec
 from bud.api.model import ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.engines.gpu import matching_products
-from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, pod_template
+from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, is_below, pod_template
 from bud.engines.select import Wants, check, choose, references
-from bud.errors import InvalidError, WaitingError
+from bud.errors import InvalidError, NameConflict, WaitingError
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
@@ -40,17 +40,19 @@ _SCALING_FIELDS = {"replicas", "auto_scaling", "stopped", "update_policy", "sele
 
 @dataclass(frozen=True)
 class ModelSeen:
-    """The Model that a Deployment refers to."""
+    """The Model that a Deployment refers to; `current` says whether its status answers its present source."""
 
     status: ModelStatus
-    generation: int
-    host_path: str
-    deleting: bool
+    current: bool
+    host_path: str = ""
 
 
 @dataclass(frozen=True)
 class View:
-    """All that decides what a Deployment wants."""
+    """All that decides what a Deployment wants.
+
+    `older` names an older Deployment whose children have the very same name; "" as a rule.
+    """
 
     namespace: str
     name: str
@@ -58,10 +60,12 @@ class View:
     generation: int
     spec: DeploymentSpec
     model: ModelSeen | None
+    older: str
     runtimes: Mapping[str, RuntimeSpec]
     gpu_products: tuple[str, ...]
     app: Seen | None
     operator_image: str
+    host_path_prefixes: tuple[str, ...]
 
     @property
     def id(self) -> str:
@@ -87,6 +91,10 @@ def plan(view: View) -> Plan:
 
     Raises `WaitingError` while something outside the spec is missing, and `InvalidError` for a spec that cannot work.
     """
+    if view.older:
+        raise NameConflict(
+            f"{view.id}, the name of its children, is that of the older Deployment {view.older}'s: choose another name"
+        )
     weights = _weights(view)
     engine = started_with(view) or _engine(view, weights)
     objects = [(APPS, _app(view, engine, weights)), (SERVICES, _service(view, engine))]
@@ -135,11 +143,13 @@ def _weights(view: View) -> Weights:
         )
     status = model.status
     # A Model that waits for its users to go still has its weights.
-    whole = status.phase in ("Available", "Deleting") and status.observed_generation == model.generation
+    whole = status.phase in ("Available", "Deleting") and model.current
     if not whole or not status.copies:
         if status.phase == "Error":
             raise WaitingError(f"Model {name} failed; see kubectl describe bmodel {name}", reason="ModelFailed")
         raise WaitingError(f"Model {name} is {_progress(model)}", reason="ModelNotReady")
+    if model.host_path and not is_below(model.host_path, view.host_path_prefixes):
+        raise InvalidError(f"hostPath {model.host_path} of Model {name} is not allowed", reason="HostPathNotAllowed")
     copy = status.copies[0]
     return Weights(
         claim_name=copy.claim_name,
@@ -152,7 +162,7 @@ def _weights(view: View) -> Weights:
 
 
 def _progress(model: ModelSeen) -> str:
-    if model.status.observed_generation != model.generation or model.status.phase is None:
+    if not model.current or model.status.phase is None:
         return "not looked at yet"
     ready = find(model.status.conditions, READY)
     why = f" ({ready.reason})" if ready is not None and ready.reason != model.status.phase else ""

@@ -71,17 +71,20 @@ def _verdict(
 ) -> tuple[DeploymentPhase, Verdict]:
     app = view.app_data
     if outcome.error is not None:
-        return _blocked(outcome.error, app)
+        return _blocked(outcome.error, app, finished=_finished(view, previous))
     if app is None or app.observed_generation < app.generation:
-        if app is not None and _finished(view, previous):
-            return previous.phase or "Deploying", _same(previous)
-        return "Deploying", Verdict(False, "Deploying", "the engine's pods are being created", reconciling=True)
+        return _unobserved(view, app, previous)
     if app.wanted == 0:
         return _at_zero(view, app)
     complete = app.updated == app.wanted == app.replicas == app.available
     if complete:
         return "Active", Verdict(True, "Active", f"{app.available} of {app.wanted} replicas answer")
     return _incomplete(view, app, pods, finished=_finished(view, previous))
+
+
+def first_roll_out(view: View, previous: DeploymentStatus) -> bool:
+    """Whether the Deployment is as it was created, and was never complete before."""
+    return view.generation == 1 and not _finished(view, previous)
 
 
 def _finished(view: View, previous: DeploymentStatus) -> bool:
@@ -97,11 +100,26 @@ def _same(previous: DeploymentStatus) -> Verdict:
     return Verdict(ready.status == "True", ready.reason, ready.message)
 
 
-def _blocked(error: BudError, app: App | None) -> tuple[DeploymentPhase, Verdict]:
+def _unobserved(view: View, app: App | None, previous: DeploymentStatus) -> tuple[DeploymentPhase, Verdict]:
+    if app is None:
+        return "Deploying", Verdict(False, "Deploying", "the engine's pods are being created", reconciling=True)
+    if _finished(view, previous):
+        return previous.phase or "Deploying", _same(previous)
+    serves = app.available >= max(1, _minimum(view, app))
+    return "Deploying", Verdict(serves, "Deploying", "the engine's pods are being changed", reconciling=True)
+
+
+def _minimum(view: View, app: App) -> int:
+    scaling = active_scaling(view.spec)
+    return max(1, scaling.min_replicas) if scaling is not None else app.wanted
+
+
+def _blocked(error: BudError, app: App | None, *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
     invalid = isinstance(error, InvalidError)
     serving = app is not None and app.available > 0
-    message = f"{error}; the replicas of before still answer" if serving else str(error)
-    verdict = Verdict(serving and not invalid, error.reason, message, reconciling=not invalid, stalled=invalid)
+    message = f"{error}; {app.available} replicas answer meanwhile" if app is not None and serving else str(error)
+    going_on = not invalid and not finished
+    verdict = Verdict(serving and not invalid, error.reason, message, reconciling=going_on, stalled=invalid)
     if invalid:
         return "Failed", verdict
     return "Deploying" if serving else "Pending", verdict
@@ -115,9 +133,7 @@ def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:
 
 
 def _incomplete(view: View, app: App, pods: list[Pod], *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
-    scaling = active_scaling(view.spec)
-    minimum = max(1, scaling.min_replicas) if scaling is not None else app.wanted
-    serves = app.available >= minimum
+    serves = app.available >= _minimum(view, app)
     unfinished = not finished
     counted = f"{app.available} of {app.wanted} replicas answer"
     trouble = diagnose(pods) or ((("ReplicaFailure", app.failure)) if app.failure else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,12 @@ def sizes(resources: Resources, weights_bytes: int) -> Sizes:
         memory=canonical(resources.memory) if resources.memory is not None else binary(need),
         gpu=resources.gpu,
     )
+
+
+def is_below(path: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a path of the node is one of the prefixes or lies below one."""
+    path = posixpath.normpath(path)
+    return any(path == prefix or path.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
 
 
 def pod_template(spec: DeploymentSpec, *, served: Served, engine: Engine, weights: Weights) -> Document:

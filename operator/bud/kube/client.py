@@ -18,6 +18,7 @@ Object = dict[str, Any]
 
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML; the API server takes it as such
+_MERGE = "application/merge-patch+json"
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _WATCH_SECONDS = 120
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=150, sock_connect=5)
@@ -95,6 +96,13 @@ class Client:
         params = {"fieldManager": manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         return await self._call("PATCH", path, params=params, body=document, content_type=_APPLY)
 
+    async def merge(
+        self, patch: Object, resource: Resource, *, namespace: str | None, name: str, manager: str
+    ) -> Object:
+        """JSON merge patch (RFC 7386)."""
+        path, params = resource.path(namespace, name), {"fieldManager": manager}
+        return (await self._call("PATCH", path, params=params, body=patch, content_type=_MERGE))[1]
+
     async def create(self, document: Object, resource: Resource, *, namespace: str | None) -> Object:
         return (await self._call("POST", resource.path(namespace), body=document))[1]
 
@@ -125,7 +133,10 @@ class Client:
     ) -> tuple[int, Object]:
         data = None if body is None else orjson.dumps(body)
         status, answer = await self._send(method, path, params=params, data=data, content_type=content_type)
-        return status, orjson.loads(answer)
+        try:
+            return status, orjson.loads(answer)
+        except orjson.JSONDecodeError as error:
+            raise ApiUnavailable(f"{method} {path}: the answer is not JSON") from error
 
     async def _send(
         self,
@@ -149,7 +160,10 @@ class Client:
         return response.status, answer
 
     async def _headers(self, headers: dict[str, str]) -> dict[str, str]:
-        authorization = await self._connection.authorization()
+        try:
+            authorization = await self._connection.authorization()
+        except Exception as error:  # an exec plugin or an identity provider may fail in any way, and recover
+            raise ApiUnavailable(f"no credentials: {_words(error)}") from error
         return headers | {"Authorization": authorization} if authorization else headers
 
 

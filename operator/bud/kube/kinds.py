@@ -10,7 +10,6 @@ from bud.api import API_VERSION, DEPLOYMENT, MODEL, RUNTIME, Kind
 
 MANAGER = "bud-operator"
 STATUS_MANAGER = "bud-operator-status"
-FINALIZER_MANAGER = "bud-operator-finalizers"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OWNER_KIND = "bud.studio/owner-kind"

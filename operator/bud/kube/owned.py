@@ -36,16 +36,6 @@ def owns(live: Mapping[str, Any], *path: str) -> bool:
     return True
 
 
-def other_spec_managers(live: Mapping[str, Any]) -> list[str]:
-    """Managers other than ours that own something in `spec`, controllers' subresources aside."""
-    entries = live["metadata"].get("managedFields") or ()
-    return sorted(
-        str(entry.get("manager"))
-        for entry in entries
-        if entry.get("manager") != MANAGER and not entry.get("subresource") and "f:spec" in entry.get("fieldsV1", {})
-    )
-
-
 def fingerprint(live: Mapping[str, Any]) -> bytes:
     """Hash of the fields that we own on a live object."""
     return _hash(owned_fields(live))

@@ -30,10 +30,8 @@ class Queue(Generic[K]):
         work: Callable[[K], Awaitable[float | None]],
         *,
         workers: int,
-        on_error: Callable[[K, Exception], None] = lambda key, error: None,
     ) -> None:
         self._work = work
-        self._on_error = on_error
         self._workers = workers
         self._waiting: dict[K, None] = {}
         self._running: set[K] = set()
@@ -104,13 +102,11 @@ class Queue(Generic[K]):
             delay = await self._work(key)
         except InvalidError as error:
             self._failures.pop(key, None)
-            self._on_error(key, error)
             log.warning("%s: %s; waiting for a change", key, error)
         except Exception as error:
             failures = self._failures.get(key, 0)
             self._failures[key] = failures + 1
             pause = min(_FIRST * 2 ** min(failures, 16), _LONGEST)
-            self._on_error(key, error)
             unexpected = not isinstance(error, WaitingError)
             log.warning("%s: %s; again in %.1f s", key, str(error) or repr(error), pause, exc_info=unexpected)
             self.add_after(key, pause)

@@ -53,7 +53,7 @@ class Reflector:
         token = ""
         while True:
             page = await self._client.list_page(self.resource, namespace=None, selector=self._selector, token=token)
-            items += [self._trim(self.resource, item) for item in page["items"]]
+            items += [seen for item in page["items"] if (seen := self._read(item)) is not None]
             token = page["metadata"].get("continue", "")
             if not token:
                 break
@@ -83,6 +83,14 @@ class Reflector:
         if event["type"] == "DELETED":
             key = raw["metadata"].get("namespace", ""), raw["metadata"]["name"]
             self._store.remove(self.resource, key, int(version))
-        elif event["type"] != "BOOKMARK":
-            self._store.put(self._trim(self.resource, raw))
+        elif event["type"] != "BOOKMARK" and (seen := self._read(raw)) is not None:
+            self._store.put(seen)
         return version
+
+    def _read(self, raw: Object) -> Seen | None:
+        """One object that cannot be read must not blind the operator to all others."""
+        try:
+            return self._trim(self.resource, raw)
+        except (BudError, LookupError, TypeError, ValueError, AttributeError):
+            log.exception("cannot read %s %s", self.resource.plural, raw.get("metadata", {}).get("name"))
+            return None

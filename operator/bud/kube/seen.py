@@ -20,6 +20,7 @@ from bud.kube.kinds import (
     Resource,
 )
 from bud.kube.owned import fingerprint, owns
+from bud.kube.quantity import parse
 
 Raw = Mapping[str, Any]
 Key = tuple[str, str]
@@ -279,7 +280,9 @@ def _autoscaler(raw: Raw) -> Autoscaler:
 def _node(raw: Raw) -> Node:
     labels = raw["metadata"].get("labels") or {}
     capacity = (raw.get("status") or {}).get("allocatable") or {}
-    return Node(gpu_product=labels.get("nvidia.com/gpu.product", ""), gpus=int(capacity.get("nvidia.com/gpu", 0)))
+    return Node(
+        gpu_product=labels.get("nvidia.com/gpu.product", ""), gpus=int(parse(capacity.get("nvidia.com/gpu", 0)))
+    )
 
 
 _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {

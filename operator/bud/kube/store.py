@@ -59,7 +59,7 @@ class Store:
     def put(self, seen: Seen) -> None:
         """Takes an object in, unless something newer of it is known, or it is known to be gone."""
         known = self._objects[seen.resource].get(seen.key)
-        if known is not None and known.uid == seen.uid and known.version >= seen.version:
+        if known is not None and known.version >= seen.version:
             return
         gone = max(self._listed[seen.resource], self._gone[seen.resource].get(seen.key, 0))
         if known is None and seen.version <= gone:

@@ -8,18 +8,17 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from bud.errors import ApiConflict, ApiForbidden, ApiRefused, NameConflict
+from bud.errors import ApiForbidden, ApiRefused, ApiUnavailable, NameConflict
 from bud.kube.client import Client, Object
 from bud.kube.kinds import (
     EVENTS,
-    FINALIZER_MANAGER,
     MANAGER,
     OWNER_KIND,
     OWNER_NAME,
     STATUS_MANAGER,
     Resource,
 )
-from bud.kube.owned import fingerprint, other_spec_managers, wanted_fingerprint
+from bud.kube.owned import fingerprint, wanted_fingerprint
 from bud.kube.seen import Own, Seen, see
 from bud.kube.store import Store
 
@@ -30,6 +29,7 @@ Count = Callable[[str, str], None]
 """Called with the verb and the kind of every write."""
 
 _NOTE_LIMIT = 1000
+_REMEMBERED = 1000
 
 
 class Writer:
@@ -76,17 +76,37 @@ class Writer:
 
     async def status(self, owner: Seen, status: Mapping[str, Any]) -> None:
         """Replaces the status of one of our objects."""
-        document = _about(owner) | {"status": status}
         self._count("status", owner.resource.kind)
-        await self._own(document, owner.resource, manager=STATUS_MANAGER, subresource="status")
+        try:
+            _, answer = await self._client.apply(
+                _about(owner) | {"status": status},
+                owner.resource,
+                manager=STATUS_MANAGER,
+                force=True,
+                subresource="status",
+            )
+        except ApiRefused as error:
+            if error.status != 404:
+                raise
+        else:
+            self._take_own(answer, owner.resource)
 
     async def finalizers(self, owner: Seen, finalizers: tuple[str, ...]) -> None:
-        """Sets the finalizers that we hold on one of our objects."""
-        document = _about(owner)
-        if finalizers:
-            document["metadata"]["finalizers"] = list(finalizers)
+        """Sets all finalizers of one of our objects, whoever put them there: a restored object brings ours along.
+
+        Raises `ApiConflict` when the object changed since it was seen.
+        """
         self._count("finalizers", owner.resource.kind)
-        await self._own(document, owner.resource, manager=FINALIZER_MANAGER)
+        metadata = {"finalizers": list(finalizers), "uid": owner.uid, "resourceVersion": str(owner.version)}
+        try:
+            answer = await self._client.merge(
+                {"metadata": metadata}, owner.resource, namespace=owner.namespace, name=owner.name, manager=MANAGER
+            )
+        except ApiRefused as error:
+            if error.status != 404:
+                raise
+        else:
+            self._take_own(answer, owner.resource)
 
     async def event(self, owner: Seen, *, kind: Literal["Normal", "Warning"], reason: str, note: str) -> None:
         """Records an Event about one of our objects; one that cannot be written is only logged."""
@@ -114,27 +134,21 @@ class Writer:
         self._count("event", owner.resource.kind)
         try:
             await self._client.create(document, EVENTS, namespace=namespace)
-        except (ApiForbidden, ApiRefused) as error:
-            log.warning("event %s about %s/%s refused: %s", reason, owner.namespace, owner.name, error)
+        except (ApiForbidden, ApiRefused, ApiUnavailable) as error:
+            log.warning("event %s about %s/%s is lost: %s", reason, owner.namespace, owner.name, error)
 
     async def _create(self, document: Object, resource: Resource, wanted: bytes) -> bool:
+        """What the store lacks may be there without our labels: it is somebody else's, or ours with its labels lost."""
         metadata = document["metadata"]
-        name = f"{resource.kind} {metadata['name']}"
-        self._count("create", resource.kind)
         try:
-            # Not forced: fields that somebody else owns are a conflict here, not ours to take.
-            status, answer = await self._client.apply(document, resource, manager=MANAGER, force=False)
-        except ApiConflict as error:
-            if "is being deleted" in str(error):
+            live = await self._client.get(resource, namespace=metadata.get("namespace"), name=metadata["name"])
+        except ApiRefused as error:
+            if error.status != 404:
                 raise
-            raise NameConflict(
-                f"{name} exists and is not managed by this object; delete or rename it ({error})"
-            ) from error
-        if status != 201 and (others := other_spec_managers(answer)):
-            bare = {key: document[key] for key in ("apiVersion", "kind")}
-            bare["metadata"] = {key: metadata[key] for key in ("name", "namespace") if key in metadata}
-            await self._client.apply(bare, resource, manager=MANAGER, force=True)
-            raise NameConflict(f"{name} exists and was made by {', '.join(others)}; delete or rename it")
+        else:
+            _same_owner(see(resource, live), metadata)
+        self._count("create", resource.kind)
+        _, answer = await self._client.apply(document, resource, manager=MANAGER, force=True)
         return self._take(answer, resource, wanted)
 
     def _take(self, answer: Object, resource: Resource, wanted: bytes) -> bool:
@@ -144,18 +158,13 @@ class Writer:
             self._mutated.pop(uid, None)
             return True
         log.warning("%s %s comes back changed", resource.kind, answer["metadata"]["name"])
+        if len(self._mutated) >= _REMEMBERED:
+            self._mutated.pop(next(iter(self._mutated)))
         self._mutated[uid] = (wanted, got)
         return False
 
-    async def _own(self, document: Object, resource: Resource, *, manager: str, subresource: str = "") -> None:
-        try:
-            _, answer = await self._client.apply(
-                document, resource, manager=manager, force=True, subresource=subresource
-            )
-        except ApiRefused as error:
-            if error.status == 404:
-                return
-            raise
+    def _take_own(self, answer: Object, resource: Resource) -> None:
+        # The answer to the patch that removed the last finalizer of a deleted object is its last breath.
         if "deletionTimestamp" not in answer["metadata"] or answer["metadata"].get("finalizers"):
             self._store.put(self._see_own(resource, answer))
 

@@ -10,9 +10,9 @@ from bud.context import Context
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import CLAIMS, DEPLOYMENTS, JOBS, MODELS, PODS
 from bud.kube.seen import Own, Seen
-from bud.model.plan import FINALIZER, WORKER, View, copy_id, plan
+from bud.model.plan import FINALIZER, RESULT, WORKER, View, copy_id, plan
 from bud.model.status import progress_of, result_of, status
-from bud.report import report, report_unreadable, retry_after
+from bud.report import read_status, report, report_unreadable, retry_after
 
 PROGRESS_SECONDS = 5.0
 """How often the log of a running download is read."""
@@ -26,7 +26,7 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
     try:
         view = gather(context, owner)
     except InvalidError as error:
-        previous = ModelStatus.model_validate(owner.data.status)
+        previous = read_status(ModelStatus, owner.data.status)
         await report_unreadable(context, owner, previous, error=error, phase="Error")
         if owner.deleting:
             await _release(context, owner)
@@ -37,7 +37,19 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
     if not view.deleting:
         await _hold(context, owner)
     trouble = None if view.deleting else await _act(context, view)
+    if trouble is None and _just_arrived(view):
+        context.metrics.downloaded.inc(int((view.result or {}).get("bytes") or 0))
     return await _report(context, owner, trouble)
+
+
+def _just_arrived(view: View) -> bool:
+    """Whether a download's pod has told its result, and the claim not yet: true once for each copy."""
+    return (
+        view.downloads
+        and view.result is not None
+        and view.claim is not None
+        and RESULT not in view.claim.data.annotations
+    )
 
 
 def gather(context: Context, owner: Seen) -> View:
@@ -45,7 +57,8 @@ def gather(context: Context, owner: Seen) -> View:
     store, own = context.store, owner.data
     spec = _spec(own)
     namespace, identity, link = owner.namespace, copy_id(owner.namespace, spec), f"model:{owner.name}"
-    claim, job = store.get(CLAIMS, namespace, identity), store.get(JOBS, namespace, identity)
+    kept = store.get(CLAIMS, namespace, identity)
+    claim, job = _ours(kept, identity), _ours(store.get(JOBS, namespace, identity), identity)
     local = spec.source.local
     sharing = store.linked(MODELS, namespace=namespace, link=f"id:{identity}")
     return View(
@@ -57,20 +70,30 @@ def gather(context: Context, owner: Seen) -> View:
         spec=spec,
         owners=tuple((model.name, model.uid) for model in sharing),
         users=tuple(user.name for user in store.linked(DEPLOYMENTS, namespace=namespace, link=link)),
-        claim=claim,
+        claim=claim if local is None else None,
         job=job,
+        older_claim=local is None and kept is not None and kept.deleting,
         source_claim=store.get(CLAIMS, namespace, local.pvc) if local is not None and local.pvc else None,
-        result=result_of(claim, job, _pods(context, namespace, identity)),
+        result=result_of(claim if local is None else None, job, _pods(context, namespace, identity)),
         stale=tuple(
             child
             for resource in (JOBS, CLAIMS)
             for child in store.linked(resource, namespace=namespace, link=link)
-            if child.name != identity and not store.linked(MODELS, namespace=namespace, link=f"id:{child.name}")
+            if child.name != identity
+            and _ours(child, child.name) is not None
+            and not store.linked(MODELS, namespace=namespace, link=f"id:{child.name}")
         ),
         operator_image=context.settings.image,
         default_size=context.settings.default_volume_size,
         host_path_prefixes=context.settings.host_path_prefixes,
     )
+
+
+def _ours(seen: Seen | None, identity: str) -> Seen | None:
+    """A child that carries our labels and stays; any other of that name proves nothing and is left alone."""
+    if seen is None or seen.deleting or (seen.owner_kind, seen.owner_name) != (MODEL.kind, identity):
+        return None
+    return seen
 
 
 def _spec(own: Own) -> ModelSpec:
@@ -81,17 +104,22 @@ def _spec(own: Own) -> ModelSpec:
 
 
 def _pods(context: Context, namespace: str, identity: str) -> Sequence[Seen]:
-    return context.store.children(PODS, namespace=namespace, owner_kind=MODEL.kind, owner_name=identity)
+    """The pods of the copy's Job, the oldest first; labels alone prove nothing."""
+    job = context.store.get(JOBS, namespace, identity)
+    pods = context.store.children(PODS, namespace=namespace, owner_kind=MODEL.kind, owner_name=identity)
+    mine = (pod for pod in pods if job is not None and job.uid in pod.owner_uids)
+    return sorted(mine, key=lambda pod: str(pod.data.created))
 
 
 async def _hold(context: Context, owner: Seen) -> None:
     if FINALIZER not in owner.data.finalizers:
-        await context.writer.finalizers(owner, (FINALIZER,))
+        await context.writer.finalizers(owner, (*owner.data.finalizers, FINALIZER))
 
 
 async def _release(context: Context, owner: Seen) -> None:
     if FINALIZER in owner.data.finalizers:
-        await context.writer.finalizers(owner, ())
+        others = tuple(name for name in owner.data.finalizers if name != FINALIZER)
+        await context.writer.finalizers(owner, others)
 
 
 async def _act(context: Context, view: View) -> BudError | None:
@@ -110,14 +138,12 @@ async def _act(context: Context, view: View) -> BudError | None:
 
 async def _report(context: Context, owner: Seen, error: BudError | None) -> float | None:
     view = gather(context, owner)
-    previous = ModelStatus.model_validate(owner.data.status)
+    previous = read_status(ModelStatus, owner.data.status)
     pods = _pods(context, view.namespace, view.id)
     progress = await _progress(context, pods) if view.result is None else None
     known = progress or previous.progress
     new = status(view, error, pods=pods, progress=known, previous=previous, now=context.now())
     await report(context, owner, before=previous, after=new, trouble=new.phase == "Error")
-    if new.phase == "Available" and previous.phase != "Available":
-        context.metrics.downloaded.inc(new.bytes or 0)
     return PROGRESS_SECONDS if _running(pods) is not None and view.result is None else retry_after(error)
 
 

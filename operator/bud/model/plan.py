@@ -12,7 +12,7 @@ import orjson
 
 from bud.api import API_VERSION, MODEL
 from bud.api.model import ModelSpec
-from bud.engines.pod import CONTAINER_SECURITY, POD_SECURITY, WEIGHTS_PATH, Document
+from bud.engines.pod import CONTAINER_SECURITY, POD_SECURITY, WEIGHTS_PATH, Document, is_below
 from bud.errors import InvalidError, WaitingError
 from bud.kube.kinds import CLAIMS, JOBS, MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME, Resource, slug
 from bud.kube.quantity import canonical
@@ -36,8 +36,10 @@ PERMANENT_EXIT = 10
 class View:
     """All that decides what a Model wants.
 
-    `owners` are name and uid of every Model of the namespace that wants the same copy, this one included; `users` are
-    the Deployments that refer to this Model; `stale` are claims and Jobs of copies that this Model wanted before.
+    `claim` and `job` are those of the copy, unless they are being deleted: `older_claim` says that such a claim is
+    still in the way. `owners` are name and uid of every Model of the namespace that wants the same copy, this one
+    included; `users` are the Deployments that refer to this Model; `stale` are claims and Jobs of copies that it
+    wanted before.
     """
 
     namespace: str
@@ -50,6 +52,7 @@ class View:
     users: tuple[str, ...]
     claim: Seen | None
     job: Seen | None
+    older_claim: bool
     source_claim: Seen | None
     result: Mapping[str, Any] | None
     stale: tuple[Seen, ...]
@@ -117,6 +120,11 @@ def plan(view: View) -> Plan:
     Raises `WaitingError` while something outside the spec is missing, and `InvalidError` for a spec that cannot work.
     """
     _check_local(view)
+    if view.older_claim:
+        raise WaitingError(
+            f"claim {view.id} of before is still being deleted; it goes when the last pod that mounts it does",
+            reason="ClaimDeleting",
+        )
     whole = view.result is not None
     objects: list[tuple[Resource, Document]] = []
     if view.downloads:
@@ -143,18 +151,13 @@ def _check_local(view: View) -> None:
             "spec.source.local.pvc",
             reason="ClaimNotFound",
         )
-    if local.host_path is not None and not _allowed(local.host_path, view.host_path_prefixes):
+    if local.host_path is not None and not is_below(local.host_path, view.host_path_prefixes):
         allowed = ", ".join(view.host_path_prefixes) or "none"
         raise InvalidError(
             f"spec.source.local.hostPath {local.host_path} is not under a prefix that the operator allows ({allowed}); "
             "use a claim, or ask the administrator for --allow-host-path",
             reason="HostPathNotAllowed",
         )
-
-
-def _allowed(path: str, prefixes: tuple[str, ...]) -> bool:
-    path = posixpath.normpath(path)
-    return any(path == prefix or path.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
 
 
 def _title(spec: ModelSpec) -> str:
@@ -191,12 +194,10 @@ def _result_annotation(view: View) -> dict[str, str]:
 
 def _claim(view: View) -> Document:
     storage = view.spec.storage
-    spec: Document = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {
-            "requests": {"storage": canonical(storage.size if storage.size is not None else view.default_size)}
-        },
-    }
+    size = canonical(storage.size if storage.size is not None else view.default_size)
+    if view.claim is not None:
+        size = view.claim.data.size  # never shrunk: by another default, or after somebody expanded it
+    spec: Document = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
     if storage.storage_class_name is not None:
         spec["storageClassName"] = storage.storage_class_name
     return {
@@ -217,7 +218,8 @@ def _job(view: View) -> Document:
         "kind": JOBS.kind,
         "metadata": _metadata(view, view.id, annotations),
         "spec": {
-            "backoffLimit": 6,
+            # With Kubernetes' pauses of up to ten minutes, some eight hours: longer than a source is away as a rule.
+            "backoffLimit": 50,
             "podFailurePolicy": {
                 "rules": [
                     {

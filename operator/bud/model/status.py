@@ -82,8 +82,8 @@ def _with_weights(view: View, phase: ModelPhase, shown: tuple[Condition, ...]) -
         size=readable(size),
         bytes=size,
         files=int(result.get("files") or 0),
-        digest=str(result.get("digest") or ""),
-        revision=str(result.get("revision") or ""),
+        digest=str(result.get("digest") or "")[:80],
+        revision=str(result.get("revision") or "")[:200],
         verification="verified" if result.get("verification") == "verified" else "recorded",
         format=format_of(view.spec, result),
         task=view.spec.task or served_as(result.get("task")),
@@ -154,7 +154,8 @@ def _failed(view: View, job: Job, ends: list[Container]) -> Verdict:
     for container in ends:
         told = _json(container.exit_message).get("error")
         if isinstance(told, dict) and container.exit_code == PERMANENT_EXIT:
-            return Verdict(False, str(told.get("reason")), f"{told.get('message')}{again}", stalled=True)
+            reason = str(told.get("reason") or "DownloadFailed")
+            return Verdict(False, reason, f"{told.get('message')}{again}", stalled=True)
     last = _told(ends) or job.failed_message
     return Verdict(False, "DownloadFailed", f"gave up after several tries: {last}{again}", stalled=True)
 

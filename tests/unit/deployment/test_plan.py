@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bud.deployment.plan import ENGINE_ANNOTATION, Plan, View, plan
-from bud.errors import BudError, InvalidError, WaitingError
+from bud.errors import BudError, InvalidError, NameConflict, WaitingError
 from bud.kube.kinds import APPS, AUTOSCALERS
 from tests import goldens
 from tests.unit.deployment.views import RUNTIMES, app, model, view
@@ -50,6 +50,14 @@ def test_the_objects_that_are_wanted(name: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "kind", "reason", "message"),
     [
+        (view(older="first"), NameConflict, "NameConflict", "older Deployment first"),
+        (view(model=replace(model(), host_path="/etc")), InvalidError, "HostPathNotAllowed", "/etc"),
+        (
+            view(model=replace(model(phase="Deleting"), host_path="/mnt/models/../x")),
+            InvalidError,
+            "HostPathNotAllowed",
+            "not allowed",
+        ),
         (view(model=None), WaitingError, "ModelNotFound", "no Model tiny in namespace team.*spec.modelRef.name"),
         (view(model=model(phase="Downloading")), WaitingError, "ModelNotReady", "Downloading"),
         (view(model=model(phase="Error")), WaitingError, "ModelFailed", "kubectl describe bmodel tiny"),

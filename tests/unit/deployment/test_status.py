@@ -80,7 +80,7 @@ CRASHED = container(exit_code=1, exit_reason="Error", exit_message="boom\nno suc
         ),
         pytest.param(
             look(view(app=app()), error=WaitingError("x", reason="ModelNotReady"), previous=ACTIVE),
-            ("Deploying", "True", "ModelNotReady", True, False),
+            ("Deploying", "True", "ModelNotReady", False, False),
             id="new weights are fetched while the old ones are served",
         ),
         pytest.param(
@@ -89,9 +89,14 @@ CRASHED = container(exit_code=1, exit_reason="Error", exit_message="boom\nno suc
             id="a spec that cannot work",
         ),
         pytest.param(
-            look(view(app=app(observed_generation=0))),
+            look(view(app=app(observed_generation=0, available=0))),
             ("Deploying", "False", "Deploying", True, False),
             id="the cluster has not looked at the new pods yet",
+        ),
+        pytest.param(
+            look(view(app=app(observed_generation=0), generation=2), previous=ACTIVE),
+            ("Deploying", "True", "Deploying", True, False),
+            id="the cluster has not looked at a change yet, and what is there answers",
         ),
         pytest.param(
             look(view(app=app(available=0, ready=0))),
@@ -182,7 +187,7 @@ def test_replicas_that_still_answer_are_told_of_a_broken_spec() -> None:
     found = look(view(app=app()), error=InvalidError("no", reason="NoRuntime"), previous=ACTIVE)
     ready = find(found.conditions, READY)
     assert ready is not None
-    assert ready.message == "no; the replicas of before still answer"
+    assert ready.message == "no; 1 replicas answer meanwhile"
 
 
 def test_children_that_something_changes_back_are_named() -> None:

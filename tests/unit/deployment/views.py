@@ -55,7 +55,8 @@ def model(**changes: Any) -> ModelSeen:
         "file": "tiny.gguf",
         "copies": [{"cluster": "local", "claimName": "tiny-11112222", "path": ""}],
     }
-    return ModelSeen(ModelStatus.model_validate(fields | changes), 1, "", False)
+    known = ModelStatus.model_validate(fields | changes)
+    return ModelSeen(known, current=known.observed_generation == 1)
 
 
 def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
@@ -67,10 +68,12 @@ def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
         generation=1,
         spec=parsed,
         model=model(),
+        older="",
         runtimes=RUNTIMES,
         gpu_products=("NVIDIA-A100-SXM4-80GB", "NVIDIA-L4"),
         app=None,
         operator_image="bud:1",
+        host_path_prefixes=("/mnt/models",),
     )
     return replace(base, **changes)
 

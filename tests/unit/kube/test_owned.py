@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bud.kube.owned import fingerprint as live_fingerprint
-from bud.kube.owned import other_spec_managers, owned_fields, owns, wanted_fingerprint
+from bud.kube.owned import owned_fields, owns, wanted_fingerprint
 
 
 def live(
@@ -56,11 +56,3 @@ def test_ownership_of_one_field_is_told_by_its_path() -> None:
     found = live({"replicas": 3, "x": 1}, {"f:replicas": {}})
     assert owns(found, "spec", "replicas")
     assert not owns(found, "spec", "x")
-
-
-def test_other_managers_of_a_spec_are_named_controllers_of_subresources_are_not() -> None:
-    found = live({"a": 1}, {"f:a": {}}, operation="Update", manager="kubectl-create")
-    found["metadata"]["managedFields"].append(
-        {"manager": "kube-controller-manager", "subresource": "status", "fieldsV1": {"f:spec": {}}}
-    )
-    assert other_spec_managers(found) == ["kubectl-create"]

@@ -70,6 +70,12 @@ def test_what_is_left_of_a_failed_download_goes_at_once() -> None:
     assert plan(view(stale=left)).unwanted == left
 
 
+def test_a_claim_that_somebody_expanded_is_not_shrunk() -> None:
+    expanded = claim()
+    documents = dict(plan(view(claim=replace(expanded, data=replace(expanded.data, size="40Gi")))).objects)
+    assert documents[CLAIMS]["spec"]["resources"]["requests"]["storage"] == "40Gi"
+
+
 def test_a_job_keeps_the_image_it_was_made_with() -> None:
     documents = dict(plan(view(job=job(annotations={IMAGE: "bud:0"}))).objects)
     assert documents[JOBS]["spec"]["template"]["spec"]["containers"][0]["image"] == "bud:0"
@@ -78,6 +84,7 @@ def test_a_job_keeps_the_image_it_was_made_with() -> None:
 @pytest.mark.parametrize(
     ("changed", "kind", "reason", "message"),
     [
+        (view(older_claim=True), WaitingError, "ClaimDeleting", "still being deleted"),
         (view(LOCAL), WaitingError, "ClaimNotFound", "no PersistentVolumeClaim weights in namespace team"),
         (view({"source": {"local": {"hostPath": "/etc"}}}), InvalidError, "HostPathNotAllowed", "/mnt/models"),
         (

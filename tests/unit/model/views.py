@@ -35,6 +35,7 @@ def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
         users=(),
         claim=None,
         job=None,
+        older_claim=False,
         source_claim=None,
         result=None,
         stale=(),
