@@ -63,7 +63,7 @@ clean: ## Remove what was built here (not the user's cache directory)
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python >= 3.11 is needed: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "setting up $(VENV)"
+	@echo "setting up $(VENV): a minute or two"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -1,7 +1,7 @@
 """The project's image, built once for each state of what goes into it: `python -m tests.image` says where it is.
 
 With a Docker engine it is what `docker build .` makes. Without one, Debian's buildah follows the same Dockerfile, on
-a base that debootstrap makes, because no registry is within its reach either.
+a base that debootstrap makes, so that no registry is needed.
 """
 
 import hashlib
@@ -100,7 +100,12 @@ def _build(context: Mapping[str, bytes], name: str, archive: Path, say: Say) -> 
             # Without an overlay every layer that is kept is a whole copy.
             layers = f"--layers={'overlay' in buildah}".lower()
             how = (layers, "--isolation=chroot", "--network=host", f"--build-arg=BASE={_BASE}")
-            _run(*buildah, "build", *how, *options, say=say)
+            quietly = ("env", f"TMPDIR={folder}")  # buildah leaves its temporary files behind when it is interrupted
+            try:
+                _run(*quietly, *buildah, "build", *how, *options, say=say)
+            except BaseException:
+                _run(*buildah, "rm", "--all", say=say)  # and its mounts
+                raise
             built = Path(folder, "id").read_text().strip()
             _run(*buildah, "push", "--quiet", built, f"oci-archive:{archive}:{name}", say=say)
 

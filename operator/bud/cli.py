@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from bud.app import Operator
 from bud.context import Settings
 from bud.errors import BudError
 from bud.kube.connect import connect
+from bud.kube.quantity import canonical
 from bud.logs import LogFormat, LogLevel, configure
 
 VERSION = package_version("bud-operator")
@@ -32,8 +34,12 @@ app = typer.Typer(
 def run(  # noqa: PLR0913  each parameter is one documented option of the command
     *,
     kubeconfig: Annotated[
-        str | None,
-        typer.Option(help="Kubeconfig file. Default: the pod's service account, else KUBECONFIG or ~/.kube/config."),
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Kubeconfig file. Default: the pod's service account, else KUBECONFIG or ~/.kube/config.",
+        ),
     ] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
     image: Annotated[
@@ -74,6 +80,13 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C."""
     configure(log_format=log_format, level=log_level)
+    for path in allow_host_path or ():
+        if not path.startswith("/"):
+            raise typer.BadParameter(f"{path} is not an absolute path", param_hint="--allow-host-path")
+    try:
+        canonical(default_volume_size)
+    except BudError as error:
+        raise typer.BadParameter(str(error), param_hint="--default-volume-size") from error
     settings = Settings(
         image=image,
         host_path_prefixes=tuple(allow_host_path or ()),
@@ -83,7 +96,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         http_port=http_port,
     )
     try:
-        asyncio.run(_run(kubeconfig, context, settings))
+        asyncio.run(_run(str(kubeconfig) if kubeconfig is not None else None, context, settings))
     except BudError as error:
         typer.echo(f"bud-operator: {error}", err=True)
         raise typer.Exit(1) from error

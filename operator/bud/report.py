@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ from bud.api.conditions import READY, STALLED, Verdict, conditions, find
 from bud.context import Context
 from bud.errors import ApiForbidden, ApiRefused, BudError, InvalidError, NameConflict
 from bud.kube.seen import Seen
+
+log = logging.getLogger("bud.report")
 
 S = TypeVar("S", bound=Status)
 
@@ -25,6 +28,7 @@ async def report(context: Context, owner: Seen, *, before: S, after: S, trouble:
     old, new = _ready(before), _ready(after)
     if new is None or (old is not None and old.reason == new.reason):
         return
+    log.info("%s %s/%s: %s: %s", owner.resource.kind, owner.namespace, owner.name, new.reason, new.message)
     stalled = find(_conditions(after), STALLED)
     warning = trouble or (stalled is not None and stalled.status == "True")
     await context.writer.event(

@@ -36,7 +36,8 @@ def cluster(name: str, tier: layout.Tier, *, audit: bool = False, kept: bool = F
     finally:
         if kept:
             _cut_loose(process)
-            say(f'kept: eval "$(python -m tests.cluster env --name {name})"')
+            python = os.path.relpath(sys.executable)
+            say(f'kept: eval "$({python} -m tests.cluster env --name {name})"')
         else:
             _end(process)
 

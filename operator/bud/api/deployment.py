@@ -97,7 +97,12 @@ class AutoScaling(Resource):
     """Scaling by load."""
 
     enabled: bool = Field(True, description="Whether a HorizontalPodAutoscaler sets the number of replicas.")
-    min_replicas: int = Field(1, ge=0, le=1000, description="Never fewer than this; 0 means that it may sleep.")
+    min_replicas: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="Never fewer than this. 0: it may sleep while a gateway can wake it; without one, as 1.",
+    )
     max_replicas: int = Field(3, ge=1, le=1000, description="Never more than this.")
     target_cpu: int | None = Field(
         None,

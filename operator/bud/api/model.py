@@ -141,7 +141,8 @@ class ModelStorage(Resource):
 
     size: Quantity | None = Field(
         None,
-        description="Size of the volume. Default: the operator's default (20Gi unless it was set otherwise).",
+        description="Size of the volume. Default: the operator's (20Gi unless it was set otherwise). Another size "
+        "is another volume, into which the weights are fetched anew.",
     )
     storage_class_name: ObjectName | None = Field(
         None, description="StorageClass of the volume. Default: the cluster's default class."

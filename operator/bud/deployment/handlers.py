@@ -74,9 +74,11 @@ def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
 
 
 def _older(context: Context, owner: Seen, identity: str) -> str:
-    """Eight hex digits can be made to collide: of two Deployments with one child name, the older has it."""
+    """Eight hex digits can be made to collide: of two Deployments with one child name, the first has it."""
     same = context.store.linked(DEPLOYMENTS, namespace=owner.namespace, link=f"id:{identity}")
-    first = min(same, key=lambda seen: (seen.data.created, seen.name), default=owner)
+    app = context.store.get(APPS, owner.namespace, identity)
+    has = app.owner_uids if app is not None else frozenset()
+    first = min(same, key=lambda seen: (seen.uid not in has, seen.data.created, seen.name), default=owner)
     return first.name if first.name != owner.name else ""
 
 

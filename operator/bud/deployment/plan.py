@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -84,6 +84,8 @@ class Plan:
     objects: tuple[tuple[Resource, Document], ...]
     engine: Engine
     weights: Weights
+    waiting: str = ""
+    """Why the weights of before are served, in place of those that the Model now asks for."""
 
 
 def plan(view: View) -> Plan:
@@ -95,12 +97,20 @@ def plan(view: View) -> Plan:
         raise NameConflict(
             f"{view.id}, the name of its children, is that of the older Deployment {view.older}'s: choose another name"
         )
-    weights = _weights(view)
-    engine = started_with(view) or _engine(view, weights)
+    started, waiting = started_with(view), None
+    try:
+        weights = _weights(view)
+    except WaitingError as error:
+        if started is None:
+            raise
+        # The weights that are served are as good as before: stopping, scaling and healing need no others.
+        weights, waiting = started.weights, error
+    _check_path(view, weights)
+    engine = started.engine if started is not None and started.unchanged else _engine(view, weights)
     objects = [(APPS, _app(view, engine, weights)), (SERVICES, _service(view, engine))]
     if (scaling := active_scaling(view.spec)) is not None:
         objects.append((AUTOSCALERS, _autoscaler(view, scaling)))
-    return Plan(tuple(objects), engine, weights)
+    return Plan(tuple(objects), engine, weights, str(waiting) if waiting is not None else "")
 
 
 def active_scaling(spec: DeploymentSpec) -> AutoScaling | None:
@@ -109,24 +119,34 @@ def active_scaling(spec: DeploymentSpec) -> AutoScaling | None:
     return scaling if scaling is not None and scaling.enabled and not spec.stopped else None
 
 
-def started_with(view: View) -> Engine | None:
-    """The Runtime revision and images that the pods run, when nothing that concerns pods has changed since."""
+@dataclass(frozen=True)
+class Started:
+    """What the pods run: the note of it on the apps/v1 Deployment, and whether the spec still asks for those pods."""
+
+    engine: Engine
+    weights: Weights
+    unchanged: bool
+
+
+def started_with(view: View) -> Started | None:
+    """The Runtime revision, images and weights that the pods were started with."""
     app = view.app_data
     text = app.annotations.get(ENGINE_ANNOTATION) if app is not None else None
-    if not text or view.spec.update_policy == "Auto":
+    if not text:
         return None
     try:
         known = orjson.loads(text)
-        if known["spec"] != _pod_digest(view.spec):
-            return None
-        return Engine(
+        engine = Engine(
             runtime_name=known["runtimeName"],
             runtime=RuntimeSpec.model_validate(known["runtime"]),
             operator_image=known["operatorImage"],
             gpu_products=tuple(known["gpuProducts"]),
         )
+        weights = Weights(**known["weights"])
+        unchanged = known["spec"] == _pod_digest(view.spec) and view.spec.update_policy != "Auto"
     except (ValueError, KeyError, TypeError):
         return None
+    return Started(engine, weights, unchanged)
 
 
 def _pod_digest(spec: DeploymentSpec) -> str:
@@ -148,8 +168,6 @@ def _weights(view: View) -> Weights:
         if status.phase == "Error":
             raise WaitingError(f"Model {name} failed; see kubectl describe bmodel {name}", reason="ModelFailed")
         raise WaitingError(f"Model {name} is {_progress(model)}", reason="ModelNotReady")
-    if model.host_path and not is_below(model.host_path, view.host_path_prefixes):
-        raise InvalidError(f"hostPath {model.host_path} of Model {name} is not allowed", reason="HostPathNotAllowed")
     copy = status.copies[0]
     return Weights(
         claim_name=copy.claim_name,
@@ -157,8 +175,15 @@ def _weights(view: View) -> Weights:
         directory=copy.path,
         file=status.file,
         bytes=status.bytes or 0,
+        format=status.format,
         task=status.task,
     )
+
+
+def _check_path(view: View, weights: Weights) -> None:
+    if weights.host_path and not is_below(weights.host_path, view.host_path_prefixes):
+        name = view.spec.model_ref.name
+        raise InvalidError(f"hostPath {weights.host_path} of Model {name} is not allowed", reason="HostPathNotAllowed")
 
 
 def _progress(model: ModelSeen) -> str:
@@ -170,8 +195,8 @@ def _progress(model: ModelSeen) -> str:
 
 
 def _engine(view: View, weights: Weights) -> Engine:
-    spec, status = view.spec, view.model.status if view.model else ModelStatus()
-    wants = Wants(status.format, weights.task, spec.resources.gpu)
+    spec = view.spec
+    wants = Wants(weights.format, weights.task, spec.resources.gpu)
     if spec.runtime_ref is None:
         name = choose(view.runtimes, wants)
     else:
@@ -242,6 +267,7 @@ def _app(view: View, engine: Engine, weights: Weights) -> Document:
         "runtime": engine.runtime.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "runtimeName": engine.runtime_name,
         "spec": _pod_digest(view.spec),
+        "weights": asdict(weights),
     }
     annotation = orjson.dumps(known, option=orjson.OPT_SORT_KEYS).decode()
     document: Document = {

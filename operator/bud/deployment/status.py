@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bud.api.conditions import READY, RECONCILING, Verdict, conditions, find
 from bud.api.deployment import DeploymentPhase, DeploymentStatus, EffectiveResources
@@ -28,6 +28,8 @@ def status(
     """The whole status; `now` (RFC 3339) is used only for conditions that change."""
     app = view.app_data
     phase, verdict = _verdict(view, outcome, [pod.data for pod in pods if not pod.deleting], previous)
+    for remark in _remarks(view, outcome):
+        verdict = replace(verdict, message=f"{verdict.message}; {remark}")
     if outcome.mutated and verdict.ready:
         text = (
             f"something in the cluster changes {', '.join(outcome.mutated)} back; find it by the object's managedFields"
@@ -50,6 +52,16 @@ def status(
         resources=_resources(view, outcome) or previous.resources,
         conditions=conditions(verdict, previous=previous.conditions, generation=view.generation, now=now),
     )
+
+
+def _remarks(view: View, outcome: Outcome) -> list[str]:
+    """What a person should know although it changes no condition."""
+    remarks = []
+    if outcome.plan is not None and outcome.plan.waiting:
+        remarks.append(f"{outcome.plan.waiting}: the weights of before are served meanwhile")
+    if active_scaling(view.spec) is not None and view.spec.replicas != 1:
+        remarks.append(f"spec.replicas {view.spec.replicas} is ignored while autoScaling is enabled")
+    return remarks
 
 
 def _resources(view: View, outcome: Outcome) -> EffectiveResources | None:

@@ -49,6 +49,7 @@ class Weights:
     directory: str
     file: str
     bytes: int
+    format: str
     task: str
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import kopf
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
+from yaml import YAMLError
 
 from bud.errors import InvalidError
 
@@ -81,7 +82,7 @@ async def connect(kubeconfig: str | None = None, context: str | None = None) -> 
         await kubernetes_config.load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
         )
-    except (kubernetes_config.ConfigException, OSError) as error:
+    except (kubernetes_config.ConfigException, OSError, YAMLError) as error:
         raise InvalidError(
             f"no usable connection to a cluster: {error}. Give --kubeconfig FILE, or set KUBECONFIG, or run in a pod",
             reason="NoConnection",

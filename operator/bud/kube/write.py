@@ -135,7 +135,15 @@ class Writer:
         try:
             await self._client.create(document, EVENTS, namespace=namespace)
         except (ApiForbidden, ApiRefused, ApiUnavailable) as error:
-            log.warning("event %s about %s/%s is lost: %s", reason, owner.namespace, owner.name, error)
+            ending = "being terminated" in str(error)
+            log.log(
+                logging.DEBUG if ending else logging.WARNING,
+                "event %s about %s/%s is lost: %s",
+                reason,
+                owner.namespace,
+                owner.name,
+                error,
+            )
 
     async def _create(self, document: Object, resource: Resource, wanted: bytes) -> bool:
         """What the store lacks may be there without our labels: it is somebody else's, or ours with its labels lost."""

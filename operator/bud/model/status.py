@@ -126,7 +126,7 @@ def _verdict(view: View, error: BudError | None, pods: list[Pod]) -> tuple[Model
         return "Available", _available(view.result)
     job: Job | None = view.job.data if view.job is not None else None
     ends = [c for pod in pods for c in pod.containers if c.name == WORKER and c.exit_code not in (None, 0)]
-    if job is not None and job.failed:
+    if job is not None and (job.failed or any(end.exit_code == PERMANENT_EXIT for end in ends)):
         return "Error", _failed(view, job, ends)
     if job is not None and job.complete:
         text = f"the download ended without telling what it found; delete Job {view.id} to run it again"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bud.deployment.plan import ENGINE_ANNOTATION, Plan, View, plan
+from bud.deployment.plan import ENGINE_ANNOTATION, ModelSeen, Plan, View, plan
 from bud.errors import BudError, InvalidError, NameConflict, WaitingError
 from bud.kube.kinds import APPS, AUTOSCALERS
 from tests import goldens
@@ -166,6 +166,22 @@ def test_a_changed_spec_or_the_policy_auto_brings_the_new_release(spec: dict[str
 @pytest.mark.parametrize("spec", [{"replicas": 7}, {"autoScaling": {"maxReplicas": 9}}, {"stopped": True}])
 def test_scaling_brings_no_new_release(spec: dict[str, Any]) -> None:
     assert images(view(spec, app=started().app)) == {"old:1", "bud:0"}
+
+
+@pytest.mark.parametrize("known", [None, model(phase="Error"), model(phase="Downloading")])
+@pytest.mark.parametrize(("spec", "expected"), [({"replicas": 3}, 3), ({"stopped": True}, 0)])
+def test_what_is_served_is_scaled_and_stopped_whatever_becomes_of_its_model(
+    known: ModelSeen | None, spec: dict[str, Any], expected: int
+) -> None:
+    wanted = plan(view(spec, app=started().app, model=known))
+    assert app_document(wanted)["spec"]["replicas"] == expected
+    assert wanted.weights.claim_name == "tiny-11112222"
+    assert "Model tiny" in wanted.waiting
+
+
+def test_a_changed_spec_is_answered_with_the_weights_of_before() -> None:
+    changed = view({"args": ["--x"]}, app=started().app, model=model(phase="Error"))
+    assert app_document(plan(changed))["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--x"
 
 
 def test_an_unreadable_note_of_an_earlier_release_is_as_none() -> None:

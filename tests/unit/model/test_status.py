@@ -54,6 +54,10 @@ def look(changed: View, *pods: Seen, error: BudError | None = None, progress: Pr
             "Error", "Unauthorized", "401; set spec.credentialsSecretRef; then .* delete Job", True, id="a fault that cannot heal",
         ),
         pytest.param(
+            look(view(job=job()), pod(exit_code=10, exit_message=DENIED)),
+            "Error", "Unauthorized", "401", True, id="a fault that cannot heal, before the Job says that it failed",
+        ),
+        pytest.param(
             look(view(job=job(failed="BackoffLimitExceeded")), pod(exit_code=1, exit_reason="Error", exit_message="reset")),
             "Error", "DownloadFailed", "gave up .*reset", True, id="too many tries",
         ),
