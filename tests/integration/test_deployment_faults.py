@@ -165,6 +165,20 @@ def test_gpus_are_asked_for_by_resource_and_by_the_label_of_the_product(world: W
     assert term["matchExpressions"] == [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-L4"]}]
 
 
+def test_what_is_served_is_stopped_and_healed_while_its_model_fails(world: World) -> None:
+    child = world.serve("chat")["metadata"]["name"]
+    world.apply(model("chat-weights", {"source": {"url": {"url": "http://files/typo.gguf"}}}))
+    job = world.one("jobs")["metadata"]["name"]
+    world.end_download(job, code=10, message={"error": {"reason": "NotFound", "message": "404"}})
+    world.await_reason("bmodel", "chat-weights", "NotFound")
+    eventually(lambda: is_equal("weights of before" in world.condition("mdep", "chat")["message"], True))
+    assert world.condition("mdep", "chat")["status"] == "True"
+    world.kubectl("delete", "service", child)
+    eventually(lambda: is_equal([item["metadata"]["name"] for item in world.find("services")], [child]))
+    world.kubectl("patch", "mdep", "chat", "--type=merge", '-p={"spec":{"stopped":true}}')
+    world.await_phase("mdep", "chat", "Stopped")
+
+
 def test_a_runtime_that_comes_later_is_taken(world: World) -> None:
     world.make_available("tiny")
     name = f"late-{world.namespace}"

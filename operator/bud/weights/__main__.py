@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from bud.weights.config import Config, load, secrets
 from bud.weights.download import download
 from bud.weights.errors import Failure, Permanent
+from bud.weights.guard import Guard
 from bud.weights.report import Redactor, Report, write_termination
 
 EXIT_DONE, EXIT_TRANSIENT, EXIT_PERMANENT = 0, 1, 10
@@ -47,6 +48,10 @@ def run(environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     report = Report(Redactor(secrets(environment)), write=_write)
     try:
         config = load(environment)
+        guard = Guard(environment)
+        guard.watch()
+        if config.source.cloud is not None and config.source.cloud.endpoint is not None:
+            guard.check_host(config.source.cloud.endpoint)
         return EXIT_DONE, _watched(config, report)
     except Failure as error:
         report.say(f"{error.reason}: {error.message}")

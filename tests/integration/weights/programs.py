@@ -153,6 +153,7 @@ class Weights:
             "HOME": "/nonexistent",
             "BUD_WEIGHTS_CONFIG": json.dumps(config),
             "BUD_TERMINATION_LOG": f"{self.output}.termination",
+            "BUD_WEIGHTS_ALLOWED_NETWORKS": "127.0.0.0/8",
             **QUICK,
             **environment,
         }

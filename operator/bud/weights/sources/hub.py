@@ -132,6 +132,8 @@ class HubFiles:
         except HfHubHTTPError as error:
             answer = error.response
             raise self._explain(answer.status_code, answer.headers, path) from None
+        except Failure:
+            raise
         except Exception as error:
             # The library's own transport errors have no stable type: it changed HTTP clients between releases.
             raise Transient("ConnectionFailed", f"{self._where()}: {type(error).__name__}: {error}") from None
