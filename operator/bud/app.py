@@ -88,6 +88,8 @@ class Operator:
         Raises `InvalidError` when the cluster cannot be served, and `WaitingError` when a new start may help.
         """
         self._store.listen(self._changed)
+        if (task := asyncio.current_task()) is not None:
+            _on_signals(task.cancel)
         server = web.AppRunner(self._http(), access_log=None)
         try:
             await self._listen(server)
@@ -241,6 +243,11 @@ class Operator:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
+def _on_signals(do: Callable[[], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, do)
+
+
 class _Backoffs:
     """Pauses between Kopf's tries, in seconds: it never gives up, however long the API server is away."""
 
@@ -260,8 +267,7 @@ async def _until_signal(tasks: Collection[asyncio.Task[None]]) -> None:
     Kopf's own way to stop waits five seconds for tasks that are not its own, and fails when a signal comes twice.
     """
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _on_signals(stop.set)
     stopped = asyncio.create_task(stop.wait())
     try:
         done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -97,6 +97,8 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
     )
     try:
         asyncio.run(_run(str(kubeconfig) if kubeconfig is not None else None, context, settings))
+    except asyncio.CancelledError:
+        return  # a signal came before anything had started
     except BudError as error:
         typer.echo(f"bud-operator: {error}", err=True)
         raise typer.Exit(1) from error

@@ -14,6 +14,8 @@ from yaml import YAMLError
 
 from bud.errors import InvalidError
 
+# The loader looks into what it reads without asking first whether it is there.
+_UNUSABLE = (kubernetes_config.ConfigException, OSError, YAMLError, LookupError, TypeError, AttributeError, ValueError)
 _TOKEN_LIFETIME = datetime.timedelta(minutes=10)
 
 
@@ -82,7 +84,7 @@ async def connect(kubeconfig: str | None = None, context: str | None = None) -> 
         await kubernetes_config.load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
         )
-    except (kubernetes_config.ConfigException, OSError, YAMLError) as error:
+    except _UNUSABLE as error:
         raise InvalidError(
             f"no usable connection to a cluster: {error}. Give --kubeconfig FILE, or set KUBECONFIG, or run in a pod",
             reason="NoConnection",

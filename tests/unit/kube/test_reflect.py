@@ -1,0 +1,38 @@
+"""The reflector: pages become one list, and one object that cannot be read hides no other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from bud.kube.client import Client, Object
+from bud.kube.kinds import NODES, Resource
+from bud.kube.reflect import Reflector
+from bud.kube.seen import see
+from bud.kube.store import Store
+
+
+def node(name: str, gpus: str) -> Object:
+    metadata = {"name": name, "uid": name, "resourceVersion": "5"}
+    return {"metadata": metadata, "status": {"allocatable": {"nvidia.com/gpu": gpus}}}
+
+
+class Pages:
+    """Lists in two pages; nothing else is asked of it."""
+
+    def __init__(self, *pages: list[Object]) -> None:
+        self._pages = pages
+
+    async def list_page(self, resource: Resource, *, namespace: str | None, selector: str, token: str) -> Any:
+        number = int(token or 0)
+        more = str(number + 1) if number + 1 < len(self._pages) else ""
+        return {"items": self._pages[number], "metadata": {"resourceVersion": "9", "continue": more}}
+
+
+def test_all_pages_are_taken_and_what_cannot_be_read_is_left_out() -> None:
+    store = Store()
+    pages = Pages([node("a", "8"), node("broken", "many")], [node("b", "1k")])
+    reflector = Reflector(cast(Client, pages), store, NODES, trim=see)
+    assert asyncio.run(reflector.list()) == "9"
+    assert {seen.name: seen.data.gpus for seen in store.all(NODES)} == {"a": 8, "b": 1000}
+    assert reflector.listed.is_set()
