@@ -13,7 +13,7 @@ class NeverHappened(AssertionError):
     """A condition that a test waited for did not come true in time."""
 
 
-def eventually(check: Callable[[], T], *, within: float = 30.0) -> T:
+def eventually(check: Callable[[], T], *, within: float = 60.0) -> T:
     """Calls `check` until it no longer fails an assertion; gives what it gives. `within` in seconds is only a last resort."""
     deadline = time.monotonic() + within
     while True:

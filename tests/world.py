@@ -112,7 +112,7 @@ class World:
         ready: dict[str, Any] = conditions[condition]
         return ready
 
-    def await_reason(self, kind: str, name: str, reason: str, *, within: float = 30) -> dict[str, Any]:
+    def await_reason(self, kind: str, name: str, reason: str, *, within: float = 60) -> dict[str, Any]:
         """Waits for the reason of Ready; gives that condition."""
 
         def check() -> dict[str, Any]:
@@ -122,7 +122,7 @@ class World:
 
         return eventually(check, within=within)
 
-    def await_phase(self, kind: str, name: str, phase: str, *, within: float = 30) -> dict[str, Any]:
+    def await_phase(self, kind: str, name: str, phase: str, *, within: float = 60) -> dict[str, Any]:
         """Waits for a phase; gives the status."""
 
         def check() -> dict[str, Any]:
@@ -180,6 +180,7 @@ class World:
                 },
             }
         )
+        self.kubectl("wait", f"pvc/{claim}", "--for=jsonpath={.status.phase}=Bound", "--timeout=50s")
 
     def make_available(self, name: str, spec: Mapping[str, Any] | None = None) -> str:
         """A Model whose weights are there; gives the name of its claim."""
@@ -213,5 +214,5 @@ class World:
 
     def events(self, name: str) -> list[tuple[str, str]]:
         """Type and reason of every Event about an object, in order."""
-        found = [e for e in self.find("events.events.k8s.io") if e["regarding"]["name"] == name]
+        found = [e for e in self.find("events") if e["involvedObject"]["name"] == name]
         return [(e["type"], e["reason"]) for e in sorted(found, key=lambda e: str(e["eventTime"]))]

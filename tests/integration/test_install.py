@@ -194,7 +194,7 @@ def test_the_operators_pod_is_admitted_where_pod_security_is_restricted(served: 
     ("verb", "resource", "allowed"),
     [
         ("patch", "models.bud.studio/status", True),
-        ("create", "events.events.k8s.io", True),
+        ("create", "events", True),
         ("create", "runtimes.bud.studio", True),
         ("delete", "runtimes.bud.studio", False),
         ("delete", "models.bud.studio", False),

@@ -53,7 +53,8 @@ JOBS = Resource("batch/v1", "Job", "jobs")
 CLAIMS = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 PODS = Resource("v1", "Pod", "pods")
 NODES = Resource("v1", "Node", "nodes", namespaced=False)
-EVENTS = Resource("events.k8s.io/v1", "Event", "events")
+EVENTS = Resource("v1", "Event", "events")
+"""Of the core group: `kubectl describe` sorts by timestamps that the newer group refuses."""
 
 
 def slug(text: str, limit: int = _MAX_SLUG) -> str:

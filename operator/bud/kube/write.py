@@ -110,20 +110,25 @@ class Writer:
 
     async def event(self, owner: Seen, *, kind: Literal["Normal", "Warning"], reason: str, note: str) -> None:
         """Records an Event about one of our objects; one that cannot be written is only logged."""
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = datetime.datetime.now(datetime.UTC)
+        second = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         namespace = owner.namespace or "default"
         document = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
             "metadata": {"name": f"{owner.name[:230]}.{secrets.token_hex(8)}", "namespace": namespace},
-            "eventTime": now,
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "firstTimestamp": second,
+            "lastTimestamp": second,
+            "count": 1,
             "type": kind,
             "reason": reason,
-            "note": note[:_NOTE_LIMIT],
+            "message": note[:_NOTE_LIMIT],
             "action": "Reconcile",
-            "reportingController": MANAGER,
+            "reportingComponent": MANAGER,
             "reportingInstance": self._instance,
-            "regarding": {
+            "source": {"component": MANAGER},
+            "involvedObject": {
                 "apiVersion": owner.resource.api_version,
                 "kind": owner.resource.kind,
                 "name": owner.name,
