@@ -34,7 +34,13 @@ def completion(world: World, name: str, **more: Any) -> dict[str, Any]:
     """One real answer through the Service."""
     url: str = world.get("mdep", name)["status"]["endpointURL"]
     service = url.removeprefix("http://").partition(".")[0]
-    question = {"model": name, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, **more}
+    question = {
+        "model": name,
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 5,
+        "ignore_eos": True,
+        **more,
+    }
     with forwarding.port_forward(world.cluster, service, namespace=world.namespace) as base:
         answer = httpx.post(f"{base}/v1/chat/completions", json=question, timeout=30, trust_env=False)
     answer.raise_for_status()
@@ -181,13 +187,13 @@ def test_a_runtime_of_ones_own_serves_on_a_node_with_the_gpus_asked_for(
     }
     world.cluster.apply(mine)
     files.put("tiny.gguf", gguf)
-    resources = {"cpu": "50m", "memory": "256Mi", "gpu": 2, "gpuType": "l4"}
+    resources = {"cpu": "50m", "memory": "256Mi", "gpu": 2, "gpuType": "h200"}
     try:
         world.apply(
             model("tiny", from_url(files)), deployment("chat", "tiny", runtimeRef={"name": name}, resources=resources)
         )
         world.await_reason("mdep", "chat", "GPUTypeNotFound", within=PATIENCE)
-        world.cluster.add_fake_gpus(product="NVIDIA-L4", gpus=2)
+        world.cluster.add_fake_gpus(product="NVIDIA-H200", gpus=2)
         assert active(world, "chat")["resources"]["gpu"] == 2
         assert completion(world, "chat")["usage"]["completion_tokens"] == 5
     finally:
