@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from bud.api.base import Condition, Status
+from bud.api.base import Condition, Resource, Status
 from bud.api.conditions import READY, STALLED, Verdict, conditions, find
 from bud.context import Context
 from bud.errors import ApiForbidden, ApiRefused, BudError, InvalidError, NameConflict
@@ -14,6 +14,7 @@ from bud.kube.seen import Seen
 
 log = logging.getLogger("bud.report")
 
+R = TypeVar("R", bound=Resource)
 S = TypeVar("S", bound=Status)
 
 _UNWATCHED_SECONDS = 15.0
@@ -39,6 +40,14 @@ async def report(context: Context, owner: Seen, *, before: S, after: S, trouble:
 def retry_after(error: BudError | None) -> float | None:
     """Seconds until the next look at what no watch tells of: a quota, an object that has a child's name, a webhook."""
     return _UNWATCHED_SECONDS if isinstance(error, ApiForbidden | ApiRefused | NameConflict) else None
+
+
+def read_spec(kind: type[R], raw: Mapping[str, Any]) -> R:
+    """The spec of one of our objects. Raises `InvalidError` for one that this release cannot read."""
+    try:
+        return kind.model_validate(raw)
+    except ValueError as error:
+        raise InvalidError(f"the spec cannot be read: {error}", reason="InvalidSpec") from error
 
 
 def read_status(kind: type[S], raw: Mapping[str, Any]) -> S:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime
 
 from bud.api import DEPLOYMENT
-from bud.api.deployment import DeploymentStatus
+from bud.api.deployment import DeploymentSpec, DeploymentStatus
 from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.context import Context
-from bud.deployment.plan import ModelSeen, Plan, View, parse_spec, plan
+from bud.deployment.plan import ModelSeen, Plan, View, plan
 from bud.deployment.status import Outcome, first_roll_out, status
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import APPS, AUTOSCALERS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, SERVICES, child_name
 from bud.kube.seen import Own, Seen
-from bud.report import read_status, report, report_unreadable, retry_after
+from bud.report import read_spec, read_status, report, report_unreadable, retry_after
 
 _CHILDREN = (AUTOSCALERS, APPS, SERVICES)
 
@@ -38,7 +38,7 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
 def gather(context: Context, owner: Seen) -> View:
     """Everything that decides, from the store. Raises `InvalidError` for a spec that cannot be read."""
     own: Own = owner.data
-    spec = parse_spec(own.spec)
+    spec = read_spec(DeploymentSpec, own.spec)
     identity = child_name(DEPLOYMENT.kind, owner.namespace, owner.name)
     nodes = [node.data for node in context.store.all(NODES)]
     return View(

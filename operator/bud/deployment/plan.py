@@ -336,11 +336,3 @@ def _metric(name: str, percent: int) -> dict[str, Any]:
         "containerResource": {"container": ENGINE, "name": name, "target": target},
         "type": "ContainerResource",
     }
-
-
-def parse_spec(raw: Mapping[str, Any]) -> DeploymentSpec:
-    """The spec of a raw object. Raises `InvalidError` when the operator cannot read it."""
-    try:
-        return DeploymentSpec.model_validate(raw)
-    except ValueError as error:
-        raise InvalidError(f"the spec cannot be read: {error}", reason="InvalidSpec") from error

@@ -43,11 +43,6 @@ class Queue(Generic[K]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits and nothing runs; what comes back after a delay does not count."""
-        return not self._waiting and not self._running
-
     def add(self, key: K) -> None:
         """Has the key worked on as soon as a worker is free; an earlier delay is over."""
         if timer := self._timers.pop(key, None):

@@ -75,7 +75,6 @@ class App:
     owns_replicas: bool
     annotations: Raw
     failure: str
-    deadline_exceeded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +120,6 @@ class Claim:
     storage_class: str | None
     size: str
     annotations: Raw
-
-
-@dataclass(frozen=True, slots=True)
-class Autoscaler:
-    """A HorizontalPodAutoscaler."""
-
-    desired: int
-    unable: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +188,6 @@ def _bud_annotations(raw: Raw) -> Raw:
 def _app(raw: Raw) -> App:
     status, conditions = raw.get("status") or {}, _conditions(raw)
     failure = conditions.get("ReplicaFailure", {})
-    progressing = conditions.get("Progressing", {})
     return App(
         generation=raw["metadata"].get("generation", 0),
         observed_generation=status.get("observedGeneration", 0),
@@ -209,7 +199,6 @@ def _app(raw: Raw) -> App:
         owns_replicas=owns(raw, "spec", "replicas"),
         annotations=_bud_annotations(raw),
         failure=failure.get("message", "") if failure.get("status") == "True" else "",
-        deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
     )
 
 
@@ -264,19 +253,6 @@ def _claim(raw: Raw) -> Claim:
     )
 
 
-def _autoscaler(raw: Raw) -> Autoscaler:
-    status, conditions = raw.get("status") or {}, _conditions(raw)
-    unable = next(
-        (
-            c["message"]
-            for kind in ("AbleToScale", "ScalingActive")
-            if (c := conditions.get(kind, {})).get("status") == "False"
-        ),
-        "",
-    )
-    return Autoscaler(desired=status.get("desiredReplicas", 0), unable=unable)
-
-
 def _node(raw: Raw) -> Node:
     labels = raw["metadata"].get("labels") or {}
     capacity = (raw.get("status") or {}).get("allocatable") or {}
@@ -290,7 +266,7 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     PODS: _pod,
     JOBS: _job,
     CLAIMS: _claim,
-    AUTOSCALERS: _autoscaler,
     NODES: _node,
+    AUTOSCALERS: lambda raw: Nothing(),
     SERVICES: lambda raw: Nothing(),
 }

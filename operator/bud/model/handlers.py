@@ -9,10 +9,10 @@ from bud.api.model import ModelSpec, ModelStatus, Progress
 from bud.context import Context
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import CLAIMS, DEPLOYMENTS, JOBS, MODELS, PODS
-from bud.kube.seen import Own, Seen
+from bud.kube.seen import Seen
 from bud.model.plan import FINALIZER, RESULT, WORKER, View, copy_id, plan
 from bud.model.status import progress_of, result_of, status
-from bud.report import read_status, report, report_unreadable, retry_after
+from bud.report import read_spec, read_status, report, report_unreadable, retry_after
 
 PROGRESS_SECONDS = 5.0
 """How often the log of a running download is read."""
@@ -55,7 +55,7 @@ def _just_arrived(view: View) -> bool:
 def gather(context: Context, owner: Seen) -> View:
     """Everything that decides, from the store. Raises `InvalidError` for a spec that cannot be read."""
     store, own = context.store, owner.data
-    spec = _spec(own)
+    spec = read_spec(ModelSpec, own.spec)
     namespace, identity, link = owner.namespace, copy_id(owner.namespace, spec), f"model:{owner.name}"
     kept = store.get(CLAIMS, namespace, identity)
     claim, job = _ours(kept, identity), _ours(store.get(JOBS, namespace, identity), identity)
@@ -94,13 +94,6 @@ def _ours(seen: Seen | None, identity: str) -> Seen | None:
     if seen is None or seen.deleting or (seen.owner_kind, seen.owner_name) != (MODEL.kind, identity):
         return None
     return seen
-
-
-def _spec(own: Own) -> ModelSpec:
-    try:
-        return ModelSpec.model_validate(own.spec)
-    except ValueError as error:
-        raise InvalidError(f"the spec cannot be read: {error}", reason="InvalidSpec") from error
 
 
 def _pods(context: Context, namespace: str, identity: str) -> Sequence[Seen]:

@@ -90,7 +90,6 @@ def app(**changes: Any) -> Seen:
         owns_replicas=True,
         annotations={},
         failure="",
-        deadline_exceeded=False,
     )
     return Seen(
         resource=APPS,
