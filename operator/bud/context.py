@@ -17,7 +17,8 @@ class Settings:
     """How the operator was started.
 
     `image` is the operator's own image, for download Jobs and answer checks; `workers` is how many objects are
-    worked on at once; `resync_seconds` is how often everything is looked at again.
+    worked on at once; `resync_seconds` is how often everything is looked at again; `namespaces` are those that are
+    served, none for all of them.
     """
 
     image: str
@@ -26,6 +27,12 @@ class Settings:
     workers: int = 16
     resync_seconds: float = 600.0
     http_port: int = 8080
+    namespaces: tuple[str, ...] = ()
+
+    @property
+    def inventory(self) -> bool:
+        """Whether nodes and other kinds of the whole cluster are read: not when only some namespaces are served."""
+        return not self.namespaces
 
 
 def utc_now() -> str:

@@ -9,8 +9,9 @@ from bud.api.deployment import DeploymentSpec, DeploymentStatus
 from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.context import Context
-from bud.deployment.plan import ModelSeen, Plan, View, plan
+from bud.deployment.plan import Plan, plan
 from bud.deployment.status import Outcome, first_roll_out, status
+from bud.deployment.view import ModelSeen, View
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import APPS, AUTOSCALERS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, SERVICES, child_name
 from bud.kube.seen import Own, Seen

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from bud.api.conditions import READY, RECONCILING, Verdict, conditions, find
 from bud.api.deployment import DeploymentPhase, DeploymentStatus, EffectiveResources
-from bud.deployment.plan import Plan, View, active_scaling, selector
+from bud.deployment.children import selector
+from bud.deployment.plan import Plan
+from bud.deployment.view import View, active_scaling
 from bud.engines.pod import ENGINE, PROBE, sizes
 from bud.errors import BudError, InvalidError
 from bud.kube.seen import App, Container, Pod, Seen

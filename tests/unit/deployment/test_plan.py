@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from bud.deployment.plan import ENGINE_ANNOTATION, ModelSeen, Plan, View, plan
+from bud.deployment.plan import Plan, plan
+from bud.deployment.started import ENGINE_ANNOTATION
+from bud.deployment.view import ModelSeen, View
 from bud.errors import BudError, InvalidError, NameConflict, WaitingError
 from bud.kube.kinds import APPS, AUTOSCALERS
 from tests import goldens

@@ -10,8 +10,9 @@ import pytest
 
 from bud.api.conditions import READY, RECONCILING, STALLED, find
 from bud.api.deployment import DeploymentStatus
-from bud.deployment.plan import View, plan
+from bud.deployment.plan import plan
 from bud.deployment.status import Outcome, diagnose, status
+from bud.deployment.view import View
 from bud.errors import BudError, InvalidError, WaitingError
 from bud.kube.kinds import PODS
 from bud.kube.seen import Container, Pod, Seen

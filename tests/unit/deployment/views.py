@@ -8,7 +8,7 @@ from typing import Any
 from bud.api.deployment import DeploymentSpec
 from bud.api.model import ModelStatus
 from bud.api.runtime import RuntimeSpec
-from bud.deployment.plan import ModelSeen, View
+from bud.deployment.view import ModelSeen, View
 from bud.kube.kinds import APPS
 from bud.kube.seen import App, Seen
 

@@ -1,0 +1,119 @@
+"""The objects of a Deployment, as documents for server-side apply: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bud.api import API_VERSION, DEPLOYMENT
+from bud.api.deployment import AutoScaling
+from bud.deployment.started import ENGINE_ANNOTATION, note
+from bud.deployment.view import View, active_scaling
+from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, pod_template
+from bud.kube.kinds import (
+    APPS,
+    AUTOSCALERS,
+    FULL_NAME,
+    MANAGED_BY,
+    MANAGER,
+    OWNER_KIND,
+    OWNER_NAME,
+    SERVICES,
+)
+
+
+def _metadata(view: View, annotations: Mapping[str, str] | None = None) -> Document:
+    return {
+        "annotations": {FULL_NAME: view.name, **(annotations or {})},
+        "labels": _labels(view),
+        "name": view.id,
+        "namespace": view.namespace,
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "controller": True,
+                "kind": DEPLOYMENT.kind,
+                "name": view.name,
+                "uid": view.uid,
+            }
+        ],
+    }
+
+
+def _labels(view: View) -> dict[str, str]:
+    return {MANAGED_BY: MANAGER, OWNER_KIND: DEPLOYMENT.kind, OWNER_NAME: view.id}
+
+
+def selector(view: View) -> dict[str, str]:
+    """Labels that select the engine's pods."""
+    return {OWNER_KIND: DEPLOYMENT.kind, OWNER_NAME: view.id}
+
+
+def app(view: View, engine: Engine, weights: Weights) -> Document:
+    served = Served(model_name=view.name, labels=_labels(view), annotations={FULL_NAME: view.name})
+    document: Document = {
+        "apiVersion": APPS.api_version,
+        "kind": APPS.kind,
+        "metadata": _metadata(view, {ENGINE_ANNOTATION: note(view.spec, engine, weights)}),
+        "spec": {
+            "progressDeadlineSeconds": engine.runtime.startup_seconds + 300,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector(view)},
+            "template": pod_template(view.spec, served=served, engine=engine, weights=weights),
+        },
+    }
+    _set_replicas(document, view)
+    return document
+
+
+def _set_replicas(document: Document, view: View) -> None:
+    """Under autoscaling we let go of `replicas` only once the autoscaler has written it.
+
+    Server-side apply resets a field that its only owner leaves out, so until then the value seen is repeated, pinned to
+    the version at which it was seen.
+    """
+    scaling, seen = active_scaling(view.spec), view.app_data
+    if scaling is None:
+        document["spec"]["replicas"] = 0 if view.spec.stopped else view.spec.replicas
+    elif seen is None or view.app is None or seen.wanted == 0:
+        document["spec"]["replicas"] = max(1, scaling.min_replicas)
+    elif seen.owns_replicas:
+        document["spec"]["replicas"] = seen.wanted
+        document["metadata"]["resourceVersion"] = str(view.app.version)
+
+
+def service(view: View, engine: Engine) -> Document:
+    return {
+        "apiVersion": SERVICES.api_version,
+        "kind": SERVICES.kind,
+        "metadata": _metadata(view),
+        "spec": {
+            "ports": [{"appProtocol": "http", "name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}],
+            "selector": selector(view),
+        },
+    }
+
+
+def autoscaler(view: View, scaling: AutoScaling) -> Document:
+    targets = {"cpu": scaling.target_cpu, "memory": scaling.target_memory}
+    if not any(targets.values()):
+        targets["cpu"] = 80
+    return {
+        "apiVersion": AUTOSCALERS.api_version,
+        "kind": AUTOSCALERS.kind,
+        "metadata": _metadata(view),
+        "spec": {
+            "maxReplicas": scaling.max_replicas,
+            "metrics": [_metric(name, value) for name, value in targets.items() if value],
+            "minReplicas": max(1, scaling.min_replicas),
+            "scaleTargetRef": {"apiVersion": APPS.api_version, "kind": APPS.kind, "name": view.id},
+        },
+    }
+
+
+def _metric(name: str, percent: int) -> dict[str, Any]:
+    target = {"averageUtilization": percent, "type": "Utilization"}
+    return {
+        "containerResource": {"container": ENGINE, "name": name, "target": target},
+        "type": "ContainerResource",
+    }

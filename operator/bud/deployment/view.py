@@ -1,0 +1,58 @@
+"""What is seen of a Deployment and of all that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bud.api import DEPLOYMENT
+from bud.api.deployment import AutoScaling, DeploymentSpec
+from bud.api.model import ModelStatus
+from bud.api.runtime import RuntimeSpec
+from bud.kube.kinds import child_name
+from bud.kube.seen import App, Seen
+
+
+@dataclass(frozen=True)
+class ModelSeen:
+    """The Model that a Deployment refers to; `current` says whether its status answers its present source."""
+
+    status: ModelStatus
+    current: bool
+    host_path: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """All that decides what a Deployment wants.
+
+    `older` names an older Deployment whose children have the very same name; "" as a rule.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: DeploymentSpec
+    model: ModelSeen | None
+    older: str
+    runtimes: Mapping[str, RuntimeSpec]
+    gpu_products: tuple[str, ...]
+    app: Seen | None
+    operator_image: str
+    host_path_prefixes: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """Name of every child, and value of the label that tells the owner."""
+        return child_name(DEPLOYMENT.kind, self.namespace, self.name)
+
+    @property
+    def app_data(self) -> App | None:
+        return self.app.data if self.app is not None else None
+
+
+def active_scaling(spec: DeploymentSpec) -> AutoScaling | None:
+    """The autoscaling in force: none when it is off, or when the Deployment is stopped."""
+    scaling = spec.auto_scaling
+    return scaling if scaling is not None and scaling.enabled and not spec.stopped else None
