@@ -29,19 +29,33 @@ class OperatorProcess:
 
     def start(self) -> None:
         """Starts it and waits until it is ready."""
+        self.launch()
+        eventually(self._ready)
+
+    def launch(self) -> None:
+        """Starts it and goes on."""
         command = [str(Path(sys.executable).parent / "bud-operator"), "run", "--kubeconfig", str(self._kubeconfig)]
         command += ["--image", IMAGE, "--http-port", str(self.port), "--log-format", "text", *self._options]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        eventually(self._ready)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ends it by a signal; gives the exit status."""
         assert self._process is not None
-        self._process.send_signal(number)
+        self.send(number)
         status = self._process.wait(timeout=30)
         self._process = None
         return status
+
+    def send(self, number: int) -> None:
+        """Sends it a signal and goes on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def poll(self) -> int | None:
+        """The exit status of a process that ended by itself, None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
 
     def restart(self, number: int = signal.SIGTERM) -> None:
         self.stop(number)
@@ -75,7 +89,7 @@ def operator_process(kubeconfig: Path, log: Path, *options: str) -> Iterator[Ope
     try:
         yield process
     finally:
-        if process.running:
+        if process.running and process.poll() is None:
             process.stop()
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
 import logging
-import signal
 import socket
 import time
+import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-import kopf
 from aiohttp import web
 
 import bud.deployment.handlers
 import bud.model.handlers
-from bud.api import API_VERSION, DEPLOYMENT, GROUP, MODEL, VERSION
+from bud.api import API_VERSION, DEPLOYMENT, MODEL
 from bud.context import Context, Settings
-from bud.errors import ApiRefused, ApiUnavailable, BudError, InvalidError, WaitingError
+from bud.errors import ApiRefused, ApiUnavailable, BudError, InvalidError
 from bud.kube.client import Client
 from bud.kube.connect import Connection
 from bud.kube.kinds import (
@@ -32,24 +31,27 @@ from bud.kube.kinds import (
     MODELS,
     NODES,
     PODS,
-    RUNTIMES,
     SERVICES,
     Resource,
 )
+from bud.kube.lease import Leadership
 from bud.kube.queue import Queue
-from bud.kube.reflect import Reflector
+from bud.kube.reflect import Reflector, Trim
 from bud.kube.seen import see
 from bud.kube.store import Store
 from bud.kube.write import Writer
 from bud.metrics import Metrics
+from bud.ours import OURS, on_signals, watch_ours
 from bud.triggers import Key, affected, see_linked
 
 log = logging.getLogger("bud.operator")
 
-OURS = (MODELS, DEPLOYMENTS, RUNTIMES)
 _CHILDREN = (APPS, SERVICES, AUTOSCALERS, JOBS, PODS)
 _WHOLE = (CLAIMS, NODES)
 """Seen without a selector: a claim or a node that matters need not be ours."""
+
+_SILENT_SECONDS = 180.0
+"""A watch that says nothing for longer is broken: the API server ends each after 120 s, and sends bookmarks."""
 
 Reconcile = Callable[[Context, str, str], Awaitable[float | None]]
 
@@ -63,12 +65,19 @@ class Operator:
         self._metrics = Metrics()
         self._store = Store()
         self._client = Client.over(connection, user_agent=f"bud-operator/{version}")
+        identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+        self._leadership: Leadership | None = None
+        if settings.lease_namespace:
+            self._leadership = Leadership(
+                self._client, namespace=settings.lease_namespace, name="bud-operator", identity=identity
+            )
         writer = Writer(
             self._client,
             self._store,
             see_own=see_linked,
             instance=socket.gethostname(),
             count=lambda verb, kind: self._metrics.writes.labels(verb, kind).inc(),
+            fence=self._leadership.fence if self._leadership is not None else contextlib.nullcontext,
         )
         self._context = Context(self._client, self._store, writer, settings, self._metrics)
         self._controllers: dict[str, Reconcile] = {
@@ -76,11 +85,21 @@ class Operator:
             DEPLOYMENT.kind: bud.deployment.handlers.reconcile,
         }
         self._queue: Queue[Key] = Queue(self._work, workers=settings.workers)
+        whole = [resource for resource in _WHOLE if resource.namespaced or settings.inventory]
         self._reflectors = [
-            Reflector(self._client, self._store, resource, trim=see, selector=CHILD_SELECTOR) for resource in _CHILDREN
-        ] + [Reflector(self._client, self._store, resource, trim=see) for resource in _WHOLE]
-        self._own = {resource: Reflector(self._client, self._store, resource, trim=see_linked) for resource in OURS}
-        self._started = asyncio.Event()
+            *self._reflect(_CHILDREN, trim=see, selector=CHILD_SELECTOR),
+            *self._reflect(whole, trim=see),
+        ]
+        self._own = self._reflect(OURS, trim=see_linked)
+        self._warm = asyncio.Event()
+        self._leading = False
+
+    def _reflect(self, resources: Iterable[Resource], *, trim: Trim, selector: str = "") -> list[Reflector]:
+        return [
+            Reflector(self._client, self._store, resource, trim=trim, selector=selector, namespace=namespace)
+            for resource in resources
+            for namespace in (self._settings.namespaces if resource.namespaced else ()) or ("",)
+        ]
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, or until cancelled.
@@ -89,7 +108,7 @@ class Operator:
         """
         self._store.listen(self._changed)
         if (task := asyncio.current_task()) is not None:
-            _on_signals(task.cancel)
+            on_signals(task.cancel)
         server = web.AppRunner(self._http(), access_log=None)
         try:
             await self._listen(server)
@@ -104,8 +123,8 @@ class Operator:
     async def _work_until_stopped(self) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
-            tasks.append(group.create_task(self._reconcile()))
-            await self._watch_ours()
+            tasks.append(group.create_task(self._serve()))
+            await watch_ours(self._connection, namespaces=self._settings.namespaces, see=self._see)
             for task in tasks:
                 task.cancel()
 
@@ -113,8 +132,10 @@ class Operator:
         backoff = 0.5
         while True:
             try:
-                for resource in OURS:
-                    await self._client.list_page(resource, namespace=None, selector="", limit=1)
+                for reflector in self._own:
+                    await self._client.list_page(
+                        reflector.resource, namespace=reflector.namespace, selector="", limit=1
+                    )
                 return
             except ApiRefused as error:
                 if error.status == 404:
@@ -129,28 +150,50 @@ class Operator:
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, 10.0)
 
-    async def _reconcile(self) -> None:
-        """Starts the queue when everything is in the store, and looks at everything again from time to time."""
+    async def _serve(self) -> None:
+        """Fills the store, then leads or stands by; looks at everything again from time to time."""
         for reflector in self._reflectors:
             await reflector.listed.wait()
         await self._list_ours()
-        self._started.set()
-        log.info("started: %d Models, %d Deployments", self._store.count(MODELS), self._store.count(DEPLOYMENTS))
+        self._warm.set()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._queue.run())
+            group.create_task(self._lead())
             group.create_task(self._resync())
+
+    async def _lead(self) -> None:
+        """Works on the queue for as long as no other operator may; frees the Lease only when all work has ended."""
+        lease = self._leadership
+        try:
+            if lease is not None:
+                await lease.acquire()
+            self._leading = True
+            self._metrics.leading.set(1)
+            log.info("started: %d Models, %d Deployments", self._store.count(MODELS), self._store.count(DEPLOYMENTS))
+            self._add_all()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._queue.run())
+                if lease is not None:
+                    group.create_task(lease.hold())
+        finally:
+            self._leading = False
+            if lease is not None:
+                await lease.release()
 
     async def _resync(self) -> None:
         while True:
-            for resource in (MODELS, DEPLOYMENTS):
-                for seen in self._store.all(resource):
-                    self._queue.add((resource.kind, seen.namespace, seen.name))
             await asyncio.sleep(self._settings.resync_seconds)
             await self._list_ours()
+            if self._leading:
+                self._add_all()
+
+    def _add_all(self) -> None:
+        for resource in (MODELS, DEPLOYMENTS):
+            for seen in self._store.all(resource):
+                self._queue.add((resource.kind, seen.namespace, seen.name))
 
     async def _list_ours(self) -> None:
         """Repairs what Kopf's watch missed: it keeps objects that were deleted while a watch was broken."""
-        for reflector in self._own.values():
+        for reflector in self._own:
             while True:
                 try:
                     await reflector.list()
@@ -159,36 +202,16 @@ class Operator:
                     log.warning("listing our objects failed, again in 5 s: %s", error)
                     await asyncio.sleep(5.0)
 
-    async def _watch_ours(self) -> None:
-        registry, settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
-        settings.posting.enabled = False
-        settings.scanning.disabled = True
-        settings.watching.server_timeout = 120
-        settings.watching.client_timeout = 150
-        settings.watching.connect_timeout = 5
-        settings.networking.connect_timeout = 5
-        settings.networking.error_backoffs = _Backoffs()
-        kopf.on.login(registry=registry)(self._login)
-        for resource in OURS:
-            kopf.on.event(GROUP, VERSION, resource.plural, registry=registry, id="see", param=resource)(self._see)
-        tasks = await kopf.spawn_tasks(registry=registry, settings=settings, standalone=True, clusterwide=True)
-        await _until_signal(tasks)
-
-    async def _login(self, **_: Any) -> kopf.ConnectionInfo:
-        return await self._connection.kopf_info()
-
-    async def _see(self, *, event: Any, param: Any = None, **_: Any) -> None:
-        resource: Resource = param
-        raw = event["object"]
+    def _see(self, resource: Resource, event: str, raw: Mapping[str, Any]) -> None:
         metadata = raw["metadata"]
-        if event["type"] == "DELETED":
+        if event == "DELETED":
             key = metadata.get("namespace", ""), metadata["name"]
             self._store.remove(resource, key, int(metadata["resourceVersion"]))
         else:
             self._store.put(see_linked(resource, raw))
 
     def _changed(self, resource: Resource, old: Any, new: Any) -> None:
-        if self._started.is_set():
+        if self._leading:
             for key in affected(self._store, resource, old, new):
                 self._queue.add(key)
 
@@ -225,10 +248,16 @@ class Operator:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        if self._started.is_set():
-            return web.Response(text="ok\n")
         missing = [r.resource.plural for r in self._reflectors if not r.listed.is_set()]
-        return web.Response(status=503, text=f"waiting for the first list of {', '.join(missing) or 'our kinds'}\n")
+        if not self._warm.is_set():
+            text = f"waiting for the first list of {', '.join(missing) or 'our kinds'}"
+            return web.Response(status=503, text=f"{text}\n")
+        longest = 2 * self._settings.resync_seconds + _SILENT_SECONDS
+        silent = [r.resource.plural for r in self._reflectors if r.silent > _SILENT_SECONDS]
+        silent += [r.resource.plural for r in self._own if r.silent > longest]
+        if silent:
+            return web.Response(status=503, text=f"nothing heard of {', '.join(sorted(set(silent)))} for too long\n")
+        return web.Response(text="ok, leading\n" if self._leading else "ok, standing by\n")
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
         self._metrics.queue_depth.set(len(self._queue))
@@ -243,38 +272,6 @@ class Operator:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
-def _on_signals(do: Callable[[], object]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, do)
-
-
-class _Backoffs:
-    """Pauses between Kopf's tries, in seconds: it never gives up, however long the API server is away."""
-
-    def __iter__(self) -> Iterator[float]:
-        yield from (0.5, 1, 2, 5)
-        yield from itertools.repeat(10)
-
-
 def _first(group: ExceptionGroup[Exception]) -> Exception:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, ExceptionGroup) else error
-
-
-async def _until_signal(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Waits for SIGINT, SIGTERM or the end of a task, then ends the tasks.
-
-    Kopf's own way to stop waits five seconds for tasks that are not its own, and fails when a signal comes twice.
-    """
-    stop = asyncio.Event()
-    _on_signals(stop.set)
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if (error := task.exception()) is not None:
-                raise WaitingError(f"the watch of our kinds ended, so this process does: {error}") from error
-    finally:
-        for task in (*tasks, stopped):
-            task.cancel()
-        await asyncio.gather(*tasks, stopped, return_exceptions=True)

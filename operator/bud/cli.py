@@ -60,6 +60,20 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         str,
         typer.Option(envvar="BUD_OPERATOR_DEFAULT_VOLUME_SIZE", help="Volume of a Model that sets no storage.size."),
     ] = "20Gi",
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="BUD_OPERATOR_NAMESPACES",
+            help="Namespace to serve; may be repeated. No nodes are read then. Default: all namespaces.",
+        ),
+    ] = None,
+    lease_namespace: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_OPERATOR_LEASE_NAMESPACE",
+            help="Namespace of the Lease by which one of several operators leads. Default: no Lease, for one alone.",
+        ),
+    ] = "",
     http_port: Annotated[
         int,
         typer.Option(envvar="BUD_OPERATOR_HTTP_PORT", help="Port of /healthz, /readyz and /metrics.", min=1, max=65535),
@@ -94,6 +108,8 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         workers=workers,
         resync_seconds=resync_seconds,
         http_port=http_port,
+        namespaces=tuple(dict.fromkeys(namespace or ())),
+        lease_namespace=lease_namespace,
     )
     try:
         asyncio.run(_run(str(kubeconfig) if kubeconfig is not None else None, context, settings))

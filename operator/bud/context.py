@@ -18,7 +18,8 @@ class Settings:
 
     `image` is the operator's own image, for download Jobs and answer checks; `workers` is how many objects are
     worked on at once; `resync_seconds` is how often everything is looked at again; `namespaces` are those that are
-    served, none for all of them.
+    served, none for all of them; `lease_namespace` is that of the Lease by which one of several operators leads, empty
+    for an operator that is alone.
     """
 
     image: str
@@ -28,6 +29,7 @@ class Settings:
     resync_seconds: float = 600.0
     http_port: int = 8080
     namespaces: tuple[str, ...] = ()
+    lease_namespace: str = ""
 
     @property
     def inventory(self) -> bool:

@@ -5,6 +5,7 @@
     BudError
     ├── WaitingError          retried with backoff, told in a condition
     │   ├── ApiUnavailable    the API server could not be reached, or answered 429 or 5xx
+    │   ├── LeaseLost         another operator may write by now (bud.kube.lease)
     │   ├── ApiConflict       409: somebody else wrote first; read again, decide again
     │   └── ApiForbidden      403: a quota, an admission policy or a missing right; a person may lift it
     └── InvalidError          not retried until the spec changes; Stalled=True

@@ -32,6 +32,9 @@ class Metrics:
             ["verb", "kind"],
             registry=self.registry,
         )
+        self.leading = Gauge(
+            "bud_leading", "1 while this process writes, 0 while it stands by.", registry=self.registry
+        )
         self.queue_depth = Gauge("bud_queue_depth", "Objects that wait to be reconciled.", registry=self.registry)
         self.objects = Gauge("bud_objects", "Objects by kind and phase.", ["kind", "phase"], registry=self.registry)
         self.downloaded = Counter(

@@ -67,7 +67,7 @@ def test_only_the_operator_and_its_connection_know_kopf() -> None:
         for path in sources("operator")
         if re.search(r"^\s*(import|from) kopf\b", path.read_text(), re.MULTILINE)
     }
-    assert users == {"app.py", "kube/connect.py"}
+    assert users == {"ours.py", "kube/connect.py"}
 
 
 def test_no_file_names_a_place_of_this_machine() -> None:

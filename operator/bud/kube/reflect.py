@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
 
@@ -23,16 +24,33 @@ _MAX_BACKOFF = 30.0
 class Reflector:
     """Keeps the store true for one resource; `listed` is set once the first list is in.
 
-    A list replaces what is known, so that what a broken watch missed is repaired. `selector` filters at the server.
+    A list replaces what is known, so that what a broken watch missed is repaired. `selector` filters at the server;
+    `namespace` narrows it to one, empty for all.
     """
 
-    def __init__(self, client: Client, store: Store, resource: Resource, *, trim: Trim, selector: str = "") -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        resource: Resource,
+        *,
+        trim: Trim,
+        selector: str = "",
+        namespace: str = "",
+    ) -> None:
         self._client = client
         self._store = store
         self.resource = resource
         self._trim = trim
         self._selector = selector
+        self.namespace = namespace
         self.listed = asyncio.Event()
+        self._heard = -math.inf
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the API server last said anything of the resource."""
+        return asyncio.get_running_loop().time() - self._heard
 
     async def run(self) -> None:
         """Lists and watches until cancelled; any fault leads to a new list after a growing pause."""
@@ -52,13 +70,16 @@ class Reflector:
         items: list[Seen] = []
         token = ""
         while True:
-            page = await self._client.list_page(self.resource, namespace=None, selector=self._selector, token=token)
+            page = await self._client.list_page(
+                self.resource, namespace=self.namespace, selector=self._selector, token=token
+            )
             items += [seen for item in page["items"] if (seen := self._read(item)) is not None]
             token = page["metadata"].get("continue", "")
             if not token:
                 break
         version: str = page["metadata"]["resourceVersion"]
-        self._store.replace(self.resource, items, int(version))
+        self._store.replace(self.resource, items, int(version), namespace=self.namespace)
+        self._heard = asyncio.get_running_loop().time()
         self.listed.set()
         return version
 
@@ -66,8 +87,9 @@ class Reflector:
         while True:
             before = version
             async for event in self._client.watch(
-                self.resource, namespace=None, selector=self._selector, version=version
+                self.resource, namespace=self.namespace, selector=self._selector, version=version
             ):
+                self._heard = asyncio.get_running_loop().time()
                 version = self._take(event)
             if version == before:
                 await asyncio.sleep(0.2)

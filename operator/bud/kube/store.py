@@ -27,7 +27,7 @@ class Store:
 
     def __init__(self) -> None:
         self._objects: dict[Resource, dict[Key, Seen]] = defaultdict(dict)
-        self._listed: dict[Resource, int] = defaultdict(int)
+        self._listed: dict[tuple[Resource, str], int] = defaultdict(int)
         self._gone: dict[Resource, dict[Key, int]] = defaultdict(dict)
         self._by_owner: dict[tuple[Resource, str, str, str], set[Key]] = defaultdict(set)
         self._by_link: dict[tuple[Resource, str, str], set[Key]] = defaultdict(set)
@@ -61,7 +61,8 @@ class Store:
         known = self._objects[seen.resource].get(seen.key)
         if known is not None and known.version >= seen.version:
             return
-        gone = max(self._listed[seen.resource], self._gone[seen.resource].get(seen.key, 0))
+        listed = max(self._listed[seen.resource, ""], self._listed[seen.resource, seen.namespace])
+        gone = max(listed, self._gone[seen.resource].get(seen.key, 0))
         if known is None and seen.version <= gone:
             return
         self._set(seen.resource, seen.key, seen)
@@ -76,16 +77,23 @@ class Store:
         if known is not None and known.version <= version:
             self._set(resource, key, None)
 
-    def replace(self, resource: Resource, items: Iterable[Seen], version: int) -> None:
-        """Takes a whole list as of `version`: what it lacks is gone, unless it was seen after that version."""
+    def replace(self, resource: Resource, items: Iterable[Seen], version: int, *, namespace: str = "") -> None:
+        """Takes a whole list as of `version`, of one namespace or of all.
+
+        What the list lacks is gone, unless it was seen after that version.
+        """
         present: set[Key] = set()
         for item in items:
             present.add(item.key)
             known = self._objects[resource].get(item.key)
             if known is None or known.version < item.version:
                 self._set(resource, item.key, item)
-        self._listed[resource] = max(self._listed[resource], version)
-        lacking = [k for k, seen in self._objects[resource].items() if k not in present and seen.version <= version]
+        self._listed[resource, namespace] = max(self._listed[resource, namespace], version)
+        lacking = [
+            key
+            for key, seen in self._objects[resource].items()
+            if key not in present and seen.version <= version and namespace in ("", seen.namespace)
+        ]
         for key in lacking:
             self._set(resource, key, None)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
 from bud.errors import ApiForbidden, ApiRefused, ApiUnavailable, NameConflict
@@ -27,6 +29,8 @@ log = logging.getLogger("bud.write")
 SeeOwn = Callable[[Resource, Object], Seen]
 Count = Callable[[str, str], None]
 """Called with the verb and the kind of every write."""
+Fence = Callable[[], AbstractAsyncContextManager[None]]
+"""Around every write: raises `WaitingError` when this process must not write any more."""
 
 _NOTE_LIMIT = 1000
 _REMEMBERED = 1000
@@ -39,12 +43,15 @@ class Writer:
     settled cluster costs no write.
     """
 
-    def __init__(self, client: Client, store: Store, *, see_own: SeeOwn, instance: str, count: Count) -> None:
+    def __init__(
+        self, client: Client, store: Store, *, see_own: SeeOwn, instance: str, count: Count, fence: Fence
+    ) -> None:
         self._client = client
         self._store = store
         self._see_own = see_own
         self._instance = instance
         self._count = count
+        self._fence = fence
         self._mutated: dict[str, tuple[bytes, bytes]] = {}
 
     async def apply(self, document: Object, resource: Resource) -> bool:
@@ -63,28 +70,25 @@ class Writer:
         if self._mutated.get(seen.uid) == (wanted, seen.fingerprint):
             return False
         pinned = document | {"metadata": {**metadata, "uid": seen.uid}}
-        self._count("apply", resource.kind)
-        _, answer = await self._client.apply(pinned, resource, manager=MANAGER, force=True)
+        async with self._writing("apply", resource):
+            _, answer = await self._client.apply(pinned, resource, manager=MANAGER, force=True)
         return self._take(answer, resource, wanted)
 
     async def delete(self, seen: Seen) -> None:
         """Deletes a child, its dependents in the background."""
         if seen.deleting:
             return
-        self._count("delete", seen.resource.kind)
-        await self._client.delete(seen.resource, namespace=seen.namespace, name=seen.name, uid=seen.uid)
+        async with self._writing("delete", seen.resource):
+            await self._client.delete(seen.resource, namespace=seen.namespace, name=seen.name, uid=seen.uid)
 
     async def status(self, owner: Seen, status: Mapping[str, Any]) -> None:
         """Replaces the status of one of our objects."""
-        self._count("status", owner.resource.kind)
+        document = _about(owner) | {"status": status}
         try:
-            _, answer = await self._client.apply(
-                _about(owner) | {"status": status},
-                owner.resource,
-                manager=STATUS_MANAGER,
-                force=True,
-                subresource="status",
-            )
+            async with self._writing("status", owner.resource):
+                _, answer = await self._client.apply(
+                    document, owner.resource, manager=STATUS_MANAGER, force=True, subresource="status"
+                )
         except ApiRefused as error:
             if error.status != 404:
                 raise
@@ -96,12 +100,12 @@ class Writer:
 
         Raises `ApiConflict` when the object changed since it was seen.
         """
-        self._count("finalizers", owner.resource.kind)
         metadata = {"finalizers": list(finalizers), "uid": owner.uid, "resourceVersion": str(owner.version)}
         try:
-            answer = await self._client.merge(
-                {"metadata": metadata}, owner.resource, namespace=owner.namespace, name=owner.name, manager=MANAGER
-            )
+            async with self._writing("finalizers", owner.resource):
+                answer = await self._client.merge(
+                    {"metadata": metadata}, owner.resource, namespace=owner.namespace, name=owner.name, manager=MANAGER
+                )
         except ApiRefused as error:
             if error.status != 404:
                 raise
@@ -136,9 +140,9 @@ class Writer:
                 "uid": owner.uid,
             },
         }
-        self._count("event", owner.resource.kind)
         try:
-            await self._client.create(document, EVENTS, namespace=namespace)
+            async with self._writing("event", owner.resource):
+                await self._client.create(document, EVENTS, namespace=namespace)
         except (ApiForbidden, ApiRefused, ApiUnavailable) as error:
             ending = "being terminated" in str(error)
             log.log(
@@ -160,9 +164,15 @@ class Writer:
                 raise
         else:
             _same_owner(see(resource, live), metadata)
-        self._count("create", resource.kind)
-        _, answer = await self._client.apply(document, resource, manager=MANAGER, force=True)
+        async with self._writing("create", resource):
+            _, answer = await self._client.apply(document, resource, manager=MANAGER, force=True)
         return self._take(answer, resource, wanted)
+
+    @contextlib.asynccontextmanager
+    async def _writing(self, verb: str, resource: Resource) -> AsyncIterator[None]:
+        async with self._fence():
+            self._count(verb, resource.kind)
+            yield
 
     def _take(self, answer: Object, resource: Resource, wanted: bytes) -> bool:
         self._store.put(see(resource, answer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from bud.kube.client import Client, Object
@@ -10,6 +11,7 @@ from bud.kube.kinds import NODES, Resource
 from bud.kube.reflect import Reflector
 from bud.kube.seen import see
 from bud.kube.store import Store
+from tests.virtual_time import run
 
 
 def node(name: str, gpus: str) -> Object:
@@ -36,3 +38,28 @@ def test_all_pages_are_taken_and_what_cannot_be_read_is_left_out() -> None:
     assert asyncio.run(reflector.list()) == "9"
     assert {seen.name: seen.data.gpus for seen in store.all(NODES)} == {"a": 8, "b": 1000}
     assert reflector.listed.is_set()
+
+
+class Quiet(Pages):
+    """Lists once, then a watch in which nothing more is said after some time."""
+
+    async def watch(
+        self, resource: Resource, *, namespace: str | None, selector: str, version: str
+    ) -> AsyncIterator[Object]:
+        await asyncio.sleep(100)
+        yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "10"}}}
+        await asyncio.sleep(3600)
+
+
+def test_it_tells_how_long_nothing_was_heard() -> None:
+    async def main() -> list[float]:
+        reflector = Reflector(cast(Client, Quiet([])), Store(), NODES, trim=see)
+        running = asyncio.create_task(reflector.run())
+        found = []
+        for seconds in (90, 20, 190):
+            await asyncio.sleep(seconds)
+            found.append(reflector.silent)
+        running.cancel()
+        return found
+
+    assert run(main()) == [90, 10, 200]

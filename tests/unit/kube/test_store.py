@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,17 @@ def test_an_object_that_a_list_lacked_is_not_brought_back_by_an_earlier_event() 
     store.replace(SERVICES, [], 10)
     store.put(service("ghost", 9))
     assert versions(store) == {}
+
+
+def test_the_list_of_one_namespace_says_nothing_of_another() -> None:
+    store = Store()
+    elsewhere = replace(service("a", 3), namespace="elsewhere")
+    store.put(elsewhere)
+    store.put(service("gone", 3))
+    store.replace(SERVICES, [], 10, namespace="ns")
+    store.put(replace(service("late", 9), namespace="elsewhere"))
+    store.put(service("ghost", 9))
+    assert versions(store) == {"a": 3, "late": 9}
 
 
 def test_children_are_found_by_owner_and_links_until_they_change() -> None:
