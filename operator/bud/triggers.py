@@ -10,7 +10,7 @@ from bud.api.model import ModelSpec
 from bud.kube.kinds import CLAIMS, DEPLOYMENTS, MODELS, NODES, RUNTIMES, Resource, child_name
 from bud.kube.seen import Seen, see_own
 from bud.kube.store import Store
-from bud.model.plan import copy_id
+from bud.model.view import copy_id, given_claim
 
 Key = tuple[str, str, str]
 """Kind, namespace and name of one of our objects."""
@@ -33,8 +33,8 @@ def _links(resource: Resource, raw: Mapping[str, Any]) -> Iterator[str]:
         except ValueError:
             return
         yield f"id:{copy_id(namespace, parsed)}"
-        if parsed.source.local is not None and parsed.source.local.pvc:
-            yield f"claim:{parsed.source.local.pvc}"
+        if (given := given_claim(parsed)) is not None:
+            yield f"claim:{given}"
 
 
 def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | None) -> Iterator[Key]:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from bud.api.model import ModelSpec
-from bud.model.plan import copy_id
+from bud.model.view import copy_id
 from tests.cluster.handle import Cluster
 from tests.waiting import eventually
 from tests.world import RESULT, World, deployment, model, refused
@@ -202,6 +202,12 @@ def test_a_claim_that_is_going_is_not_taken_for_the_weights(world: World) -> Non
         (SAME | {"storage": {"size": "lots"}}, "must be a Kubernetes quantity"),
         (SAME | {"storage": {"size": "-1Gi"}}, "greater than zero"),
         (SAME | {"storage": {"size": 0}}, "greater than zero"),
+        (SAME | {"storage": {"claimName": "mine", "size": "1Gi"}}, "remove size, storageClassName and accessModes"),
+        (SAME | {"storage": {"claimName": "mine", "reclaim": "Delete"}}, "a claim of yours is always kept"),
+        (SAME | {"storage": {"accessModes": ["ReadOnlyMany"]}}, "add ReadWriteOnce or ReadWriteMany"),
+        (SAME | {"storage": {"accessModes": ["ReadWriteOncePod", "ReadWriteOnce"]}}, "goes with no other access mode"),
+        (SAME | {"storage": {"accessModes": ["Everywhere"]}}, "spec.storage.accessModes.0.: Unsupported value"),
+        ({"source": {"local": {"pvc": "a"}}, "storage": {"claimName": "b"}}, "remove storage.claimName"),
         (SAME | {"format": "ggml"}, "spec.format: Unsupported value"),
         (SAME | {"checksum": "x"}, r'unknown field "spec.checksum"|\.spec\.checksum: field not declared in schema'),
         (

@@ -32,13 +32,14 @@ EMBED = own(DEPLOYMENTS, "embed", {"modelRef": {"name": "other"}})
 MODEL = own(MODELS, "m", HUB)
 SAME_COPY = own(MODELS, "m2", HUB)
 LOCAL = own(MODELS, "local", {"source": {"local": {"pvc": "weights"}}})
+KEPT_THERE = own(MODELS, "kept-there", HUB | {"storage": {"claimName": "weights"}})
 COPY = next(link for link in MODEL.links if link.startswith("id:")).removeprefix("id:")
 POD = Pod("Running", False, "", "", ())
 
 
 def store(*more: Seen) -> Store:
     filled = Store()
-    for seen in (CHAT, EMBED, MODEL, SAME_COPY, LOCAL, *more):
+    for seen in (CHAT, EMBED, MODEL, SAME_COPY, LOCAL, KEPT_THERE, *more):
         filled.put(seen)
     return filled
 
@@ -55,7 +56,7 @@ def store(*more: Seen) -> Store:
         ),
         pytest.param(child(PODS, POD, kind="Model", owner=COPY), {"Model m", "Model m2"}, id="a download's pod: all that share the copy"),
         pytest.param(
-            child(CLAIMS, Claim("Bound", None, "", {}), kind="", owner="", name="weights"), {"Model local"}, id="a claim of a user: Models that name it"
+            child(CLAIMS, Claim("Bound", None, "", {}), kind="", owner="", name="weights"), {"Model local", "Model kept-there"}, id="a claim of a user: Models that name it"
         ),
         pytest.param(replace(MODEL, resource=RUNTIMES), {"Deployment chat", "Deployment embed"}, id="a Runtime: every Deployment"),
         pytest.param(child(PODS, POD, kind="Deployment", owner="nobody"), set(), id="a pod of nobody"),

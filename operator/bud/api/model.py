@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from bud.api.base import (
     AGE,
@@ -136,21 +136,70 @@ class ModelSource(Resource):
     cloud: CloudSource | None = Field(None, description="An object store.")
 
 
+_ACCESS_MODES = atomic() | rules(
+    rule(
+        "self.size() == 0 || self.exists(m, m != 'ReadOnlyMany')",
+        "the download must be able to write: add ReadWriteOnce or ReadWriteMany to accessModes",
+    ),
+    rule(
+        "!self.exists(m, m == 'ReadWriteOncePod') || self.size() == 1",
+        "ReadWriteOncePod goes with no other access mode: remove the others, or it",
+    ),
+)
+AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadOnlyMany", "ReadWriteOncePod"]
+
+
 class ModelStorage(Resource):
     """The volume that keeps the weights."""
 
     size: Quantity | None = Field(
         None,
-        description="Size of the volume. Default: the operator's (20Gi unless it was set otherwise). Another size "
-        "is another volume, into which the weights are fetched anew.",
+        description="Size of the volume. Default: the operator's (20Gi unless it was set otherwise). A larger size "
+        "grows the volume where its StorageClass allows that; a volume never shrinks.",
     )
     storage_class_name: ObjectName | None = Field(
         None, description="StorageClass of the volume. Default: the cluster's default class."
     )
+    access_modes: Annotated[tuple[AccessMode, ...], Field(max_length=3, json_schema_extra=_ACCESS_MODES)] = Field(
+        (),
+        description="Access modes of the volume. Default: ReadWriteMany where the StorageClass is known to share its "
+        "volumes between nodes, else ReadWriteOnce.",
+    )
+    claim_name: ObjectName | None = Field(
+        None,
+        description="A PersistentVolumeClaim of yours, of the same namespace, in which the weights are kept in a "
+        "folder of their own. Default: the operator makes a claim.",
+    )
+    reclaim: Literal["Delete", "Retain"] | None = Field(
+        None,
+        description="What becomes of the volume when no Model wants it any more. Default: Delete for a claim that the "
+        "operator made. A claim of yours is always kept.",
+    )
+
+
+_STORAGE_RULES = rules(
+    rule(
+        "!has(self.claimName) || !(has(self.size) || has(self.storageClassName) || has(self.accessModes))",
+        "claimName names a claim that exists: remove size, storageClassName and accessModes, or remove claimName",
+    ),
+    rule(
+        "!has(self.claimName) || !has(self.reclaim) || self.reclaim == 'Retain'",
+        "a claim of yours is always kept: remove reclaim, or set it to Retain",
+    ),
+)
 
 
 class ModelSpec(Resource):
     """Where weights come from, how they are checked and kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.source.local) || !has(self.storage) || !has(self.storage.claimName)",
+                "weights of source.local stay where they are: remove storage.claimName",
+            )
+        )
+    )
 
     source: ModelSource = Field(
         description="Where the weights come from: exactly one of huggingFace, url, local or cloud.",
@@ -174,7 +223,14 @@ class ModelSpec(Resource):
     task: Task | None = Field(
         None, description="What the model does. Default: found from the files, else text-generation."
     )
-    storage: ModelStorage = Field(ModelStorage(), description="The volume that keeps the weights.")
+    service_account_name: ObjectName | None = Field(
+        None,
+        description="ServiceAccount of the download's pod, of the same namespace, for the identity that a cloud gives "
+        "to it. No token for the API server is mounted.",
+    )
+    storage: ModelStorage = Field(
+        ModelStorage(), description="The volume that keeps the weights.", json_schema_extra=_STORAGE_RULES
+    )
     metadata: dict[str, Any] = Field(
         {},
         max_length=64,

@@ -69,7 +69,7 @@ def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
     except ValueError:
         return ModelSeen(ModelStatus(), current=False)
     # An edit that leaves the copy as it is, as of free metadata, leaves it current.
-    same_copy = any(f"id:{copy.claim_name}" in seen.links for copy in known.copies)
+    same_copy = any({f"id:{copy.claim_name}", f"id:{copy.path}"} & seen.links for copy in known.copies)
     current = same_copy or known.observed_generation == own.generation
     return ModelSeen(known, current, local.host_path or "" if local is not None else "")
 

@@ -10,8 +10,10 @@ from bud.context import Context
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import CLAIMS, DEPLOYMENTS, JOBS, MODELS, PODS
 from bud.kube.seen import Seen
-from bud.model.plan import FINALIZER, RESULT, WORKER, View, copy_id, plan
+from bud.model.job import RESULT, WORKER
+from bud.model.plan import FINALIZER, claim, plan
 from bud.model.status import progress_of, result_of, status
+from bud.model.view import Owner, View, copy_id, given_claim, makes_claim
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
 
 PROGRESS_SECONDS = 5.0
@@ -32,6 +34,9 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
             await _release(context, owner)
         return None
     if view.deleting and not view.users:
+        if view.retain and view.claim is not None:
+            # It may have been told after the operator last looked: a claim that has owners goes with them.
+            await context.writer.apply(claim(view), CLAIMS)
         await _release(context, owner)
         return None
     if not view.deleting:
@@ -45,7 +50,7 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
 def _just_arrived(view: View) -> bool:
     """Whether a download's pod has told its result, and the claim not yet: true once for each copy."""
     return (
-        view.downloads
+        view.makes_claim
         and view.result is not None
         and view.claim is not None
         and RESULT not in view.claim.data.annotations
@@ -57,10 +62,9 @@ def gather(context: Context, owner: Seen) -> View:
     store, own = context.store, owner.data
     spec = read_spec(ModelSpec, own.spec)
     namespace, identity, link = owner.namespace, copy_id(owner.namespace, spec), f"model:{owner.name}"
-    kept = store.get(CLAIMS, namespace, identity)
-    claim, job = _ours(kept, identity), _ours(store.get(JOBS, namespace, identity), identity)
-    local = spec.source.local
-    sharing = store.linked(MODELS, namespace=namespace, link=f"id:{identity}")
+    kept = store.get(CLAIMS, namespace, identity) if makes_claim(spec) else None
+    ours, job = _ours(kept, identity), _ours(store.get(JOBS, namespace, identity), identity)
+    given = given_claim(spec)
     return View(
         namespace=namespace,
         name=owner.name,
@@ -68,24 +72,38 @@ def gather(context: Context, owner: Seen) -> View:
         generation=own.generation,
         deleting=owner.deleting,
         spec=spec,
-        owners=tuple((model.name, model.uid) for model in sharing),
+        owners=_owners(context, namespace, identity),
         users=tuple(user.name for user in store.linked(DEPLOYMENTS, namespace=namespace, link=link)),
-        claim=claim if local is None else None,
+        claim=ours,
         job=job,
-        older_claim=local is None and kept is not None and kept.deleting,
-        source_claim=store.get(CLAIMS, namespace, local.pvc) if local is not None and local.pvc else None,
-        result=result_of(claim if local is None else None, job, _pods(context, namespace, identity)),
-        stale=tuple(
-            child
-            for resource in (JOBS, CLAIMS)
-            for child in store.linked(resource, namespace=namespace, link=link)
-            if child.name != identity
-            and _ours(child, child.name) is not None
-            and not store.linked(MODELS, namespace=namespace, link=f"id:{child.name}")
-        ),
+        older_claim=kept is not None and kept.deleting,
+        given_claim=store.get(CLAIMS, namespace, given) if given is not None else None,
+        result=result_of(ours, job, _pods(context, namespace, identity)),
+        stale=_stale(context, namespace, owner.name, identity),
         operator_image=context.settings.image,
         default_size=context.settings.default_volume_size,
         host_path_prefixes=context.settings.host_path_prefixes,
+    )
+
+
+def _owners(context: Context, namespace: str, identity: str) -> tuple[Owner, ...]:
+    out = []
+    for seen in context.store.linked(MODELS, namespace=namespace, link=f"id:{identity}"):
+        storage = read_spec(ModelSpec, seen.data.spec).storage
+        out.append(Owner(seen.name, seen.uid, storage.size, storage.reclaim == "Retain"))
+    return tuple(out)
+
+
+def _stale(context: Context, namespace: str, name: str, identity: str) -> tuple[Seen, ...]:
+    """Claims and Jobs of copies that a Model wanted before, and that no other Model wants."""
+    store = context.store
+    return tuple(
+        child
+        for resource in (JOBS, CLAIMS)
+        for child in store.linked(resource, namespace=namespace, link=f"model:{name}")
+        if child.name != identity
+        and _ours(child, child.name) is not None
+        and not store.linked(MODELS, namespace=namespace, link=f"id:{child.name}")
     )
 
 

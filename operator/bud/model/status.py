@@ -13,7 +13,8 @@ from bud.api.model import Copy, ModelPhase, ModelSpec, ModelStatus, Progress
 from bud.errors import BudError, InvalidError
 from bud.kube.quantity import readable
 from bud.kube.seen import Claim, Container, Job, Pod, Seen
-from bud.model.plan import PERMANENT_EXIT, RESULT, WORKER, View, directory
+from bud.model.job import PERMANENT_EXIT, RESULT, WORKER
+from bud.model.view import View
 
 
 def result_of(claim: Seen | None, job: Seen | None, pods: Iterable[Seen]) -> Mapping[str, Any] | None:
@@ -87,8 +88,8 @@ def _with_weights(view: View, phase: ModelPhase, shown: tuple[Condition, ...]) -
         verification="verified" if result.get("verification") == "verified" else "recorded",
         format=format_of(view.spec, result),
         task=view.spec.task or served_as(result.get("task")),
-        file=str(result.get("file") or ""),
-        copies=(Copy(cluster="local", claim_name=_claim_name(view), path=directory(view.spec)),),
+        file=_file(view, str(result.get("file") or "")),
+        copies=(Copy(cluster="local", claim_name=view.claim_name, path=view.directory),),
         conditions=shown,
     )
 
@@ -105,11 +106,9 @@ def format_of(spec: ModelSpec, result: Mapping[str, Any]) -> str:
     return spec.format or str(result.get("format") or "other")
 
 
-def _claim_name(view: View) -> str:
-    local = view.spec.source.local
-    if local is None:
-        return view.id
-    return local.pvc or ""
+def _file(view: View, found: str) -> str:
+    """The main file, relative to the root of its volume; a download tells it relative to the folder that it filled."""
+    return f"{view.directory}/{found}" if found and view.downloads and view.directory else found
 
 
 def _verdict(view: View, error: BudError | None, pods: list[Pod]) -> tuple[ModelPhase, Verdict]:

@@ -11,8 +11,10 @@ import pytest
 from bud.api.model import ModelSpec
 from bud.errors import BudError, InvalidError, WaitingError
 from bud.kube.kinds import CLAIMS, JOBS
-from bud.model.plan import IMAGE, View, copy_id, describe, plan
-from bud.model.plan import RESULT as RESULT_ANNOTATION
+from bud.model.job import IMAGE
+from bud.model.job import RESULT as RESULT_ANNOTATION
+from bud.model.plan import plan
+from bud.model.view import Owner, View, copy_id, describe
 from tests import goldens
 from tests.unit.model.views import HUB, RESULT, claim, job, view
 
@@ -36,14 +38,21 @@ GOLDENS = {
             "storage": {"size": "1024Mi", "storageClassName": "fast"},
             **SECRET,
         },
-        owners=(("a", "u1"), ("b", "u2")),
+        owners=(Owner("a", "u1", "1024Mi"), Owner("b", "u2", "1Mi")),
+    ),
+    "retained": view(HUB | {"storage": {"reclaim": "Retain", "accessModes": ["ReadWriteMany"]}}),
+    "given-claim": view(
+        HUB | {"storage": {"claimName": "shared"}, "serviceAccountName": "hub-reader"}, given_claim=claim()
+    ),
+    "given-claim-filled": view(
+        HUB | {"storage": {"claimName": "shared"}}, given_claim=claim(), job=job(complete=True), result=RESULT
     ),
     "url": view({"source": {"url": {"url": "http://u:p@files/tiny.gguf?token=x"}}}),
     "cloud": view({"source": {"cloud": {"uri": "s3://bucket/llama", "region": "eu-1"}}}),
-    "claim": view(LOCAL, source_claim=claim()),
+    "claim": view(LOCAL, given_claim=claim()),
     "host-path": view({"source": {"local": {"hostPath": "/mnt/models/llama"}}}),
     "found-but-not-yet-kept": view(claim=claim(), job=job(complete=True), result=RESULT),
-    "claim-hashed": view(LOCAL, source_claim=claim(), job=job(complete=True), result=RESULT),
+    "claim-hashed": view(LOCAL, given_claim=claim(), job=job(complete=True), result=RESULT),
 }
 
 
@@ -76,6 +85,19 @@ def test_a_claim_that_somebody_expanded_is_not_shrunk() -> None:
     assert documents[CLAIMS]["spec"]["resources"]["requests"]["storage"] == "40Gi"
 
 
+def test_a_claim_is_as_large_as_the_largest_of_its_models_asks_for() -> None:
+    owners = (Owner("a", "u1", "30Gi"), Owner("b", "u2"), Owner("c", "u3", 40 * 1024**3))
+    documents = dict(plan(view(owners=owners)).objects)
+    assert documents[CLAIMS]["spec"]["resources"]["requests"]["storage"] == "42949672960"
+
+
+def test_a_claim_is_kept_while_one_of_its_models_says_so() -> None:
+    owners = (Owner("a", "u1"), Owner("b", "u2", retain=True))
+    documents = dict(plan(view(owners=owners)).objects)
+    assert "ownerReferences" not in documents[CLAIMS]["metadata"]
+    assert len(documents[JOBS]["metadata"]["ownerReferences"]) == 2
+
+
 def test_a_job_keeps_the_image_it_was_made_with() -> None:
     documents = dict(plan(view(job=job(annotations={IMAGE: "bud:0"}))).objects)
     assert documents[JOBS]["spec"]["template"]["spec"]["containers"][0]["image"] == "bud:0"
@@ -85,7 +107,13 @@ def test_a_job_keeps_the_image_it_was_made_with() -> None:
     ("changed", "kind", "reason", "message"),
     [
         (view(older_claim=True), WaitingError, "ClaimDeleting", "still being deleted"),
-        (view(LOCAL), WaitingError, "ClaimNotFound", "no PersistentVolumeClaim weights in namespace team"),
+        (view(LOCAL), WaitingError, "ClaimNotFound", "no PersistentVolumeClaim weights in namespace team.*local.pvc"),
+        (
+            view(HUB | {"storage": {"claimName": "w"}}),
+            WaitingError,
+            "ClaimNotFound",
+            "PersistentVolumeClaim w .*spec.storage.claimName",
+        ),
         (view({"source": {"local": {"hostPath": "/etc"}}}), InvalidError, "HostPathNotAllowed", "/mnt/models"),
         (
             view({"source": {"local": {"hostPath": "/mnt/modelsX"}}}),
@@ -116,7 +144,12 @@ def test_why_nothing_is_wanted_yet(changed: View, kind: type[BudError], reason: 
         pytest.param({"source": {"huggingFace": {"repo": "meta-llama/Llama-3.2-1B-Instruct", "revision": "main"}}}, True, id="a default written out"),
         pytest.param({"source": {"huggingFace": {"repo": "meta-llama/Llama-3.2-1B-Instruct", "revision": "v2"}}}, False, id="another revision"),
         pytest.param(HUB | SECRET, False, id="other credentials"),
-        pytest.param(HUB | {"storage": {"size": "5Gi"}}, False, id="another volume"),
+        pytest.param(HUB | {"serviceAccountName": "hub"}, False, id="another identity"),
+        pytest.param(HUB | {"storage": {"storageClassName": "fast"}}, False, id="another kind of volume"),
+        pytest.param(HUB | {"storage": {"accessModes": ["ReadWriteMany"]}}, False, id="a volume for other nodes"),
+        pytest.param(HUB | {"storage": {"claimName": "mine"}}, False, id="a claim of the user's"),
+        pytest.param(HUB | {"storage": {"size": "5Gi", "reclaim": "Retain"}}, True, id="another size, and another end"),
+        pytest.param(HUB | {"storage": {}}, True, id="nothing said of the volume"),
         pytest.param(HUB | {"sha256": {"a": "0" * 64}}, False, id="other hashes"),
     ],
 )  # fmt: skip
@@ -145,5 +178,5 @@ def test_a_source_is_described_without_its_secrets(spec: dict[str, Any], expecte
 
 
 def test_every_owner_of_a_shared_copy_wants_the_very_same_objects() -> None:
-    owners = (("a", "u1"), ("b", "u2"))
+    owners = (Owner("a", "u1"), Owner("b", "u2"))
     assert plan(view(owners=owners)) == plan(replace(view(owners=owners), name="b", uid="u2"))

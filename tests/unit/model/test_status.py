@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,9 +13,9 @@ from bud.api.conditions import READY, RECONCILING, STALLED, find
 from bud.api.model import ModelStatus, Progress
 from bud.errors import BudError, InvalidError, WaitingError
 from bud.kube.seen import Seen
-from bud.model.plan import RESULT as RESULT_ANNOTATION
-from bud.model.plan import View
+from bud.model.job import RESULT as RESULT_ANNOTATION
 from bud.model.status import progress_of, result_of, status
+from bud.model.view import View
 from tests.unit.model.views import RESULT, claim, job, pod, view
 
 NOW = "2026-01-01T00:00:00Z"
@@ -108,6 +109,13 @@ def test_available_tells_what_was_found_and_where_it_is() -> None:
         RESULT["digest"],
     )
     assert [copy.model_dump() for copy in found.copies] == [{"cluster": "local", "claim_name": view().id, "path": ""}]
+
+
+def test_weights_in_a_claim_of_the_users_are_in_a_folder_of_their_own() -> None:
+    changed = view({"source": {"url": {"url": "http://x/y.gguf"}}, "storage": {"claimName": "mine"}}, result=RESULT)
+    found = look(replace(changed, result=RESULT | {"file": "y.gguf"}))
+    assert [(copy.claim_name, copy.path) for copy in found.copies] == [("mine", changed.id)]
+    assert found.file == f"{changed.id}/y.gguf"
 
 
 def test_what_the_spec_says_wins_over_what_was_found() -> None:

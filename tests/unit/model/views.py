@@ -8,7 +8,7 @@ from typing import Any
 from bud.api.model import ModelSpec
 from bud.kube.kinds import CLAIMS, JOBS, PODS, Resource
 from bud.kube.seen import Claim, Container, Job, Pod, Seen
-from bud.model.plan import View
+from bud.model.view import Owner, View
 
 HUB = {"source": {"huggingFace": {"repo": "meta-llama/Llama-3.2-1B-Instruct"}}}
 RESULT = {
@@ -24,19 +24,20 @@ RESULT = {
 
 
 def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
+    parsed = ModelSpec.model_validate(HUB if spec is None else spec)
     base = View(
         namespace="team",
         name="llama",
         uid="uid-1",
         generation=1,
         deleting=False,
-        spec=ModelSpec.model_validate(HUB if spec is None else spec),
-        owners=(("llama", "uid-1"),),
+        spec=parsed,
+        owners=(Owner("llama", "uid-1", parsed.storage.size, parsed.storage.reclaim == "Retain"),),
         users=(),
         claim=None,
         job=None,
         older_claim=False,
-        source_claim=None,
+        given_claim=None,
         result=None,
         stale=(),
         operator_image="bud:1",
