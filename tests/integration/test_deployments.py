@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bud.deployment.started import ENGINE_ANNOTATION
 from tests.cluster.handle import Cluster
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually
@@ -120,6 +121,18 @@ def test_a_child_that_is_edited_is_put_right(
         assert value == (child if wanted is None else wanted)
 
     eventually(right, within=2 + KUBECTL_SECONDS)
+
+
+def test_a_start_note_that_is_edited_is_not_obeyed_and_is_put_right(world: World) -> None:
+    child = world.serve("chat")
+    name, note = child["metadata"]["name"], child["metadata"]["annotations"][ENGINE_ANNOTATION]
+    evil = note.replace("engine:1", "evil:1")
+    assert evil != note
+    world.kubectl("annotate", "deployments.apps", name, f"{ENGINE_ANNOTATION}={evil}", "--overwrite")
+    eventually(lambda: is_equal(("Warning", "StartNoteEdited") in world.events("chat"), True))
+    after = world.get("deployments.apps", name)
+    assert after["metadata"]["annotations"][ENGINE_ANNOTATION] == note
+    assert after["spec"] == child["spec"]
 
 
 def test_a_settled_cluster_sees_no_write_and_a_restart_writes_nothing(

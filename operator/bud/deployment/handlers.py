@@ -10,6 +10,7 @@ from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.context import Context
 from bud.deployment.plan import Plan, plan
+from bud.deployment.started import ENGINE_ANNOTATION, is_edited
 from bud.deployment.status import Outcome, first_roll_out, status
 from bud.deployment.view import ModelSeen, View
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
@@ -32,7 +33,10 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
         await report_unreadable(context, owner, previous, error=error, phase="Failed")
         return None
     outcome = await _act(context, view)
-    await _report(context, owner, gather(context, owner), outcome)
+    after = gather(context, owner)
+    await _report(context, owner, after, outcome)
+    if is_edited(view) and not is_edited(after):
+        await _tell_edited(context, owner)
     return retry_after(outcome.error)
 
 
@@ -127,6 +131,15 @@ async def _report(context: Context, owner: Seen, view: View, outcome: Outcome) -
     await report(context, owner, before=previous, after=new, trouble=new.phase == "Failed")
     if new.phase == "Active" and first_roll_out(view, previous):
         context.metrics.time_to_active.observe(_seconds_between(own.created, context.now()))
+
+
+async def _tell_edited(context: Context, owner: Seen) -> None:
+    child = child_name(DEPLOYMENT.kind, owner.namespace, owner.name)
+    note = (
+        f"annotation {ENGINE_ANNOTATION} of deployments.apps {child} was edited and is not obeyed: "
+        "the pods follow the present Runtime and spec; edit those instead"
+    )
+    await context.writer.event(owner, kind="Warning", reason="StartNoteEdited", note=note)
 
 
 def _seconds_between(start: str, end: str) -> float:

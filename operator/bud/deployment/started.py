@@ -1,4 +1,9 @@
-"""What the pods of a Deployment were started with: a note on the apps/v1 child, so that upgrades restart nobody."""
+"""What the pods of a Deployment were started with: a note on the apps/v1 child, so that upgrades restart nobody.
+
+The note is written together with the pods' template, so no kill can part the two. It is believed as long as it is as we
+wrote it, which the API server tells by its owner: whoever writes another value becomes the owner. One that was edited
+is not obeyed; the pods then follow the present Runtime and spec, which puts it right.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,10 @@ from bud.engines.pod import Engine, Weights
 ENGINE_ANNOTATION = "bud.studio/engine"
 """On the apps/v1 Deployment: the Runtime revision and images it was started with, as JSON."""
 
+VERSION = 1
+"""How pods are rendered from a spec and a Runtime. A release that renders another template for them counts this up,
+and goes on rendering the versions before for pods that were started so."""
+
 _SCALING_FIELDS = {"replicas", "auto_scaling", "stopped", "update_policy", "selector"}
 
 
@@ -28,13 +37,16 @@ class Started:
 
 
 def started_with(view: View) -> Started | None:
-    """The Runtime revision, images and weights that the pods were started with."""
+    """The Runtime revision, images and weights that the pods were started with; None when no note tells it that can be
+    believed and that this release can render."""
     app = view.app_data
     text = app.annotations.get(ENGINE_ANNOTATION) if app is not None else None
-    if not text:
+    if not text or is_edited(view):
         return None
     try:
         known = orjson.loads(text)
+        if known["version"] != VERSION:
+            return None
         engine = Engine(
             runtime_name=known["runtimeName"],
             runtime=RuntimeSpec.model_validate(known["runtime"]),
@@ -46,6 +58,11 @@ def started_with(view: View) -> Started | None:
     except (ValueError, KeyError, TypeError):
         return None
     return Started(engine, weights, unchanged)
+
+
+def is_edited(view: View) -> bool:
+    """Whether somebody else wrote the note that is there."""
+    return view.app_data is not None and ENGINE_ANNOTATION in view.app_data.edited
 
 
 def pod_digest(spec: DeploymentSpec) -> str:
@@ -61,6 +78,7 @@ def note(spec: DeploymentSpec, engine: Engine, weights: Weights) -> str:
         "runtime": engine.runtime.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "runtimeName": engine.runtime_name,
         "spec": pod_digest(spec),
+        "version": VERSION,
         "weights": asdict(weights),
     }
     return orjson.dumps(known, option=orjson.OPT_SORT_KEYS).decode()

@@ -74,6 +74,8 @@ class App:
     available: int
     owns_replicas: bool
     annotations: Raw
+    edited: frozenset[str]
+    """Annotations of ours whose value somebody else has set since; empty on an object that was restored."""
     failure: str
 
 
@@ -185,6 +187,13 @@ def _bud_annotations(raw: Raw) -> Raw:
     return {key: value for key, value in annotations.items() if key.startswith("bud.studio/")}
 
 
+def _edited(raw: Raw) -> frozenset[str]:
+    """A write of another value takes a field away from its owner; a restore takes all fields away."""
+    if not owns(raw, "metadata"):
+        return frozenset()
+    return frozenset(key for key in _bud_annotations(raw) if not owns(raw, "metadata", "annotations", key))
+
+
 def _app(raw: Raw) -> App:
     status, conditions = raw.get("status") or {}, _conditions(raw)
     failure = conditions.get("ReplicaFailure", {})
@@ -198,6 +207,7 @@ def _app(raw: Raw) -> App:
         available=status.get("availableReplicas", 0),
         owns_replicas=owns(raw, "spec", "replicas"),
         annotations=_bud_annotations(raw),
+        edited=_edited(raw),
         failure=failure.get("message", "") if failure.get("status") == "True" else "",
     )
 

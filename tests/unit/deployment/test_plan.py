@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -186,8 +187,37 @@ def test_a_changed_spec_is_answered_with_the_weights_of_before() -> None:
     assert app_document(plan(changed))["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--x"
 
 
-def test_an_unreadable_note_of_an_earlier_release_is_as_none() -> None:
-    assert images(view(app=app(annotations={ENGINE_ANNOTATION: "{"}))) == {"bud:1"}
+def noted(**changes: Any) -> str:
+    """The note of an earlier release, with some of its fields changed."""
+    app_data = started().app_data
+    assert app_data is not None
+    known = json.loads(app_data.annotations[ENGINE_ANNOTATION])
+    return json.dumps({key: value for key, value in (known | changes).items() if value is not None})
+
+
+OLD, NEW = {"old:1", "bud:0"}, {"bud:1"}
+
+
+@pytest.mark.parametrize(
+    ("note", "edited", "expected"),
+    [
+        pytest.param(noted(), False, OLD, id="as it was written: obeyed"),
+        pytest.param(noted(), True, NEW, id="written by somebody else: the present Runtime and spec"),
+        pytest.param("{", False, NEW, id="unreadable: as none"),
+        pytest.param(noted(weights=None), False, NEW, id="without what this release needs: as none"),
+        pytest.param(noted(version=2), False, NEW, id="of a later release's rendering: as none"),
+        pytest.param(noted(version=None), False, NEW, id="of no version: as none"),
+    ],
+)
+def test_a_note_is_obeyed_as_it_was_written(note: str, edited: bool, expected: set[str]) -> None:
+    known = app(annotations={ENGINE_ANNOTATION: note}, edited=frozenset({ENGINE_ANNOTATION} if edited else ()))
+    assert images(view(app=known)) == expected
+
+
+def test_an_edited_note_changes_no_pod_when_nothing_else_changed() -> None:
+    before = app_document(plan(view()))
+    edited = app(annotations={ENGINE_ANNOTATION: noted(operatorImage="evil:1")}, edited=frozenset({ENGINE_ANNOTATION}))
+    assert app_document(plan(view(app=edited))) == before
 
 
 def test_the_same_view_gives_the_same_objects() -> None:

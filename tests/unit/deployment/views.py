@@ -89,6 +89,7 @@ def app(**changes: Any) -> Seen:
         available=1,
         owns_replicas=True,
         annotations={},
+        edited=frozenset(),
         failure="",
     )
     return Seen(
