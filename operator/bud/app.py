@@ -50,6 +50,8 @@ _CHILDREN = (APPS, SERVICES, AUTOSCALERS, JOBS, PODS)
 _WHOLE = (CLAIMS, NODES)
 """Seen without a selector: a claim or a node that matters need not be ours."""
 
+_LIST_SECONDS = 1.0
+"""How long Kopf's list of our kinds may arrive before ours is made."""
 _SILENT_SECONDS = 180.0
 """A watch that says nothing for longer is broken: the API server ends each after 120 s, and sends bookmarks."""
 
@@ -92,6 +94,7 @@ class Operator:
         ]
         self._own = self._reflect(OURS, trim=see_linked)
         self._warm = asyncio.Event()
+        self._listed_anew = asyncio.Event()
         self._leading = False
 
     def _reflect(self, resources: Iterable[Resource], *, trim: Trim, selector: str = "") -> list[Reflector]:
@@ -180,11 +183,21 @@ class Operator:
                 await lease.release()
 
     async def _resync(self) -> None:
+        """Lists our kinds anew when Kopf did, which tells nothing of what is gone; and all of it from time to time."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._settings.resync_seconds
         while True:
-            await asyncio.sleep(self._settings.resync_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._listed_anew.wait()
+            if not (whole := loop.time() >= due):
+                await asyncio.sleep(_LIST_SECONDS)
+            self._listed_anew.clear()
             await self._list_ours()
-            if self._leading:
-                self._add_all()
+            if whole:
+                due = loop.time() + self._settings.resync_seconds
+                if self._leading:
+                    self._add_all()
 
     def _add_all(self) -> None:
         for resource in (MODELS, DEPLOYMENTS):
@@ -204,6 +217,8 @@ class Operator:
 
     def _see(self, resource: Resource, event: str, raw: Mapping[str, Any]) -> None:
         metadata = raw["metadata"]
+        if not event and self._warm.is_set():
+            self._listed_anew.set()
         if event == "DELETED":
             key = metadata.get("namespace", ""), metadata["name"]
             self._store.remove(resource, key, int(metadata["resourceVersion"]))

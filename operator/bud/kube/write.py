@@ -90,8 +90,7 @@ class Writer:
                     document, owner.resource, manager=STATUS_MANAGER, force=True, subresource="status"
                 )
         except ApiRefused as error:
-            if error.status != 404:
-                raise
+            self._forget(owner, error)
         else:
             self._take_own(answer, owner.resource)
 
@@ -107,8 +106,7 @@ class Writer:
                     {"metadata": metadata}, owner.resource, namespace=owner.namespace, name=owner.name, manager=MANAGER
                 )
         except ApiRefused as error:
-            if error.status != 404:
-                raise
+            self._forget(owner, error)
         else:
             self._take_own(answer, owner.resource)
 
@@ -185,6 +183,12 @@ class Writer:
             self._mutated.pop(next(iter(self._mutated)))
         self._mutated[uid] = (wanted, got)
         return False
+
+    def _forget(self, owner: Seen, error: ApiRefused) -> None:
+        """An object that is gone although nobody said so must not get its children back again and again."""
+        if error.status != 404:
+            raise error
+        self._store.remove(owner.resource, owner.key, owner.version)
 
     def _take_own(self, answer: Object, resource: Resource) -> None:
         # The answer to the patch that removed the last finalizer of a deleted object is its last breath.

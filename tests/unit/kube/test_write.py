@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,7 @@ from bud.kube.kinds import DEPLOYMENTS, OWNER_KIND, OWNER_NAME, SERVICES
 from bud.kube.lease import LeaseLost
 from bud.kube.seen import Seen, see, see_own
 from bud.kube.store import Store
-from bud.kube.write import Writer
+from bud.kube.write import Count, Fence, Writer
 from tests.virtual_time import run
 
 LABELS = {OWNER_KIND: "Deployment", OWNER_NAME: "x"}
@@ -43,6 +43,26 @@ async def closed() -> AsyncIterator[None]:
     yield
 
 
+class Gone:
+    """An API server that knows nothing of what it is asked for."""
+
+    async def apply(self, document: object, resource: object, **_: object) -> Any:
+        raise ApiRefused("not found", status=404)
+
+    merge = apply
+
+
+def writer_over(client: object, store: Store, *, fence: Fence = nullcontext, count: Count = lambda *_: None) -> Writer:
+    return Writer(
+        cast(Client, client),
+        store,
+        see_own=lambda resource, raw: see_own(resource, raw, links=frozenset()),
+        instance="test",
+        count=count,
+        fence=fence,
+    )
+
+
 def own() -> Seen:
     return see_own(DEPLOYMENTS, {"metadata": METADATA}, links=frozenset())
 
@@ -68,16 +88,28 @@ def test_no_write_leaves_a_process_that_lost_its_lease(write: Callable[[Writer],
     async def main() -> None:
         store, counted = Store(), list[tuple[str, str]]()
         store.put(seen_service())
-        writer = Writer(
-            cast(Client, ReadOnly()),
-            store,
-            see_own=lambda resource, raw: see_own(resource, raw, links=frozenset()),
-            instance="test",
-            count=lambda verb, kind: counted.append((verb, kind)),
-            fence=closed,
-        )
+        writer = writer_over(ReadOnly(), store, fence=closed, count=lambda *call: counted.append(call))
         with pytest.raises(LeaseLost):
             await write(writer)
         assert counted == []
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda w: w.status(own(), {}), id="status"),
+        pytest.param(lambda w: w.finalizers(own(), ()), id="finalizers"),
+    ],
+)
+def test_an_object_that_vanished_unheard_is_forgotten_when_it_is_written(
+    write: Callable[[Writer], Awaitable[None]],
+) -> None:
+    async def main() -> None:
+        store = Store()
+        store.put(own())
+        await write(writer_over(Gone(), store))
+        assert store.all(DEPLOYMENTS) == []
 
     run(main())
