@@ -21,6 +21,15 @@ CHILDREN = ("deployments.apps", "services", "hpa")
 SCALED = {"autoScaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 4, "targetCPU": 80}}
 
 
+def test_nothing_is_kept_on_our_objects_but_what_their_users_wrote(world: World) -> None:
+    world.serve("chat")
+    for kind, name in (("mdep", "chat"), ("bmodel", "chat-weights")):
+        metadata = world.get(kind, name)["metadata"]
+        assert set(metadata.get("annotations", {})) <= {"kubectl.kubernetes.io/last-applied-configuration"}
+        assert set(metadata.get("finalizers", ())) <= {"bud.studio/model-in-use"}
+        assert "labels" not in metadata
+
+
 def test_a_deployment_becomes_active_with_a_service_and_an_autoscaler(world: World) -> None:
     child = world.serve("chat", **SCALED)["metadata"]["name"]
     status = world.get("mdep", "chat")["status"]
