@@ -52,7 +52,7 @@ _WHOLE = (CLAIMS, NODES)
 
 _LIST_SECONDS = 1.0
 """How long Kopf's list of our kinds may arrive before ours is made."""
-_SILENT_SECONDS = 180.0
+SILENT_SECONDS = 180.0
 """A watch that says nothing for longer is broken: the API server ends each after 120 s, and sends bookmarks."""
 
 Reconcile = Callable[[Context, str, str], Awaitable[float | None]]
@@ -267,11 +267,11 @@ class Operator:
         if not self._warm.is_set():
             text = f"waiting for the first list of {', '.join(missing) or 'our kinds'}"
             return web.Response(status=503, text=f"{text}\n")
-        longest = 2 * self._settings.resync_seconds + _SILENT_SECONDS
-        silent = [r.resource.plural for r in self._reflectors if r.silent > _SILENT_SECONDS]
-        silent += [r.resource.plural for r in self._own if r.silent > longest]
-        if silent:
-            return web.Response(status=503, text=f"nothing heard of {', '.join(sorted(set(silent)))} for too long\n")
+        listed_every = 2 * self._settings.resync_seconds + SILENT_SECONDS
+        heard = [(r.resource.plural, r.silent, SILENT_SECONDS) for r in self._reflectors]
+        heard += [(r.resource.plural, r.silent, listed_every) for r in self._own]
+        if trouble := unheard(heard):
+            return web.Response(status=503, text=f"{trouble}\n")
         return web.Response(text="ok, leading\n" if self._leading else "ok, standing by\n")
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
@@ -285,6 +285,12 @@ class Operator:
         for (kind, phase), count in phases.items():
             self._metrics.objects.labels(kind, phase).set(count)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def unheard(kinds: Iterable[tuple[str, float, float]]) -> str:
+    """Which kinds nothing was heard of for too long, in a sentence, empty when none: plural, seconds, longest."""
+    silent = sorted({plural for plural, seconds, longest in kinds if seconds > longest})
+    return f"nothing heard of {', '.join(silent)} for too long" if silent else ""
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:
