@@ -32,7 +32,12 @@ def refused(status: int, headers: Mapping[str, str], what: str) -> Failure:
     """The failure that an HTTP status stands for, where no source has a better explanation."""
     if status in RETRIED_STATUSES or status >= 500:
         reason = "TooManyRequests" if status == 429 else "ServerError"
-        return Transient(reason, f"{what}: the server answered {status}", retry_after=_seconds(headers))
+        remedy = (
+            "it limits how often it is asked: raise that limit, or use credentials with a higher one"
+            if status == 429
+            else "the fault is the server's: see its log, or use another source"
+        )
+        return Transient(reason, f"{what}: the server answered {status}; {remedy}", retry_after=_seconds(headers))
     if status == 401:
         return Permanent("Unauthorized", f"{what}: the server answered 401 Unauthorized")
     if status == 403:

@@ -149,7 +149,7 @@ class Weights:
         config = {"source": source, "sha256": sha256 or {}, "target": str(self.target)}
         self._runs += 1
         env = {
-            "PATH": os.environ["PATH"],
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             "HOME": "/nonexistent",
             "BUD_WEIGHTS_CONFIG": json.dumps(config),
             "BUD_TERMINATION_LOG": f"{self.output}.termination",

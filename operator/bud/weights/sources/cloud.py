@@ -120,7 +120,8 @@ class CloudFiles:
         if not status:
             stalled = "timed out" in text.lower() or "TimedOut" in text
             brief = text.partition("\n")[0][:300]
-            return Transient("Stalled" if stalled else "ConnectionFailed", f"{uri}: {brief}")
+            remedy = "see whether the store, or a proxy before it, answers"
+            return Transient("Stalled" if stalled else "ConnectionFailed", f"{uri}: {brief}; {remedy}")
         general = refused(status, {}, uri)
         remedy = {
             301: "the bucket is in another region: set spec.source.cloud.region",

@@ -14,12 +14,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.client import IncompleteRead
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import (
     HTTPError,
-    IncompleteRead,
     LocationValueError,
     MaxRetryError,
     ReadTimeoutError,
@@ -99,9 +99,16 @@ class Client:
         if isinstance(cause, LocationValueError):
             return Permanent("Refused", f"{where}: leads to an address that is not http:// or https://")
         if isinstance(cause, ReadTimeoutError):
-            return Transient("Stalled", f"{where}: no byte for {self._stall:g} s")
-        if isinstance(cause, IncompleteRead):
-            return Transient("Truncated", f"{where}: the connection ended before the file did: {cause}")
+            return Transient(
+                "Stalled",
+                f"{where}: no byte for {self._stall:g} s; see whether the server, or a proxy before it, hangs",
+            )
+        if any(isinstance(one, IncompleteRead) for one in (cause, *cause.args)):
+            return Transient(
+                "Truncated",
+                f"{where}: the connection ended before the file did: {cause}; see whether the server or a proxy "
+                "before it cuts long answers",
+            )
         return Transient("ConnectionFailed", f"{where}: {cause}")
 
     @contextlib.contextmanager
