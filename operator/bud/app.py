@@ -27,6 +27,7 @@ from bud.kube.kinds import (
     CHILD_SELECTOR,
     CLAIMS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     JOBS,
     MODELS,
     NODES,
@@ -46,7 +47,7 @@ from bud.triggers import Key, affected, see_linked
 
 log = logging.getLogger("bud.operator")
 
-_CHILDREN = (APPS, SERVICES, AUTOSCALERS, JOBS, PODS)
+_CHILDREN = (APPS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, JOBS, PODS)
 _WHOLE = (CLAIMS, NODES)
 """Seen without a selector: a claim or a node that matters need not be ours."""
 

@@ -116,7 +116,7 @@ def test_an_object_of_another_owner_is_left_alone(world: World) -> None:
         ),
         ({"resources": {"gpu": 64}}, "Unschedulable", "Insufficient nvidia.com/gpu.*spec.resources"),
         ({"nodeSelector": {"no": "node"}}, "Unschedulable", "didn't match Pod's node affinity"),
-        ({"priorityClassName": "nope"}, "ReplicaFailure", "no PriorityClass with name nope"),
+        ({"priorityClassName": "nope"}, "ReplicaFailure", "no PriorityClass with name nope.*spec.priorityClassName"),
     ],
 )
 def test_what_is_missing_is_told_in_a_condition_and_an_event(
@@ -137,10 +137,18 @@ def test_a_quota_in_the_way_is_told_and_looked_at_again(world: World) -> None:
     world.make_available("tiny")
     world.kubectl("create", "quota", "none", "--hard=services=0")
     world.apply(deployment("chat", "tiny"))
-    assert "exceeded quota: none" in world.await_reason("mdep", "chat", "Forbidden")["message"]
+    assert "exceeded quota: none" in world.await_reason("mdep", "chat", "QuotaExceeded")["message"]
     assert world.condition("mdep", "chat", "Stalled")["status"] == "False"
     world.kubectl("delete", "quota", "none")
     world.await_phase("mdep", "chat", "Active", within=60)
+
+
+def test_a_quota_in_the_way_of_pods_is_told_with_the_remedy(world: World) -> None:
+    world.make_available("tiny")
+    world.kubectl("create", "quota", "gpus", "--hard=requests.nvidia.com/gpu=1")
+    world.apply(deployment("chat", "tiny", resources={"gpu": 2}))
+    message = world.await_reason("mdep", "chat", "QuotaExceeded")["message"]
+    assert "exceeded quota: gpus" in message and "raise the ResourceQuota" in message
 
 
 def test_a_model_that_failed_is_told_and_a_new_spec_heals(world: World) -> None:
@@ -204,6 +212,9 @@ BASE: dict[str, Any] = {"modelRef": {"name": "m"}}
         ),
         (BASE | {"autoScaling": {"minReplicas": 5}}, "raise maxReplicas"),
         (BASE | {"replicas": -1}, "greater than or equal to 0"),
+        (BASE | {"rollout": {"maxSurge": 0, "maxUnavailable": "0%"}}, "both zero.*raise one of the two"),
+        (BASE | {"rollout": {"maxSurge": "half"}}, "must be a number such as 1, or a percentage"),
+        (BASE | {"rollout": {"maxUnavailable": "101%"}}, "must be a number such as 1, or a percentage"),
         (BASE | {"resources": {"cpu": "four"}}, "must be a Kubernetes quantity"),
         (BASE | {"resources": {"memory": "16GiB"}}, "must be a Kubernetes quantity"),
         (BASE | {"resources": {"cpu": "0"}}, "greater than zero"),

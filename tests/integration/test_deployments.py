@@ -17,7 +17,7 @@ from tests.world import World, deployment
 
 KUBECTL_SECONDS = 3.0
 """What starting kubectl may take on a busy machine, on top of what is asked of the operator."""
-CHILDREN = ("deployments.apps", "services", "hpa")
+CHILDREN = ("deployments.apps", "services", "hpa", "pdb")
 SCALED = {"autoScaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 4, "targetCPU": 80}}
 
 
@@ -36,7 +36,7 @@ def test_a_deployment_becomes_active_with_a_service_and_an_autoscaler(world: Wor
     assert (status["replicas"], status["readyReplicas"], status["updatedReplicas"], status["ready"]) == (2, 2, 2, "2/2")
     assert status["endpointURL"] == f"http://{child}.{world.namespace}.svc/v1"
     assert (status["runtime"], status["modelName"]) == ("tiny", "chat")
-    assert [item["metadata"]["name"] for kind in CHILDREN for item in world.find(kind)] == [child] * 3
+    assert [item["metadata"]["name"] for kind in CHILDREN for item in world.find(kind)] == [child] * 4
     assert ("Normal", "Active") in world.events("chat")
     header, row = world.kubectl("get", "mdep", "chat").splitlines()
     assert header.split() == ["NAME", "PHASE", "READY", "MODEL", "RUNTIME", "REASON", "AGE"]
@@ -113,6 +113,7 @@ def test_a_child_that_is_deleted_comes_back(world: World, kind: str) -> None:
             ("spec", "selector", "bud.studio/owner-name"),
             None,
         ),
+        ("pdb", {"spec": {"maxUnavailable": 3}}, ("spec", "maxUnavailable"), 1),
         ("hpa", {"spec": {"maxReplicas": 9}}, ("spec", "maxReplicas"), 4),
         ("hpa", {"spec": {"metrics": None}}, ("spec", "metrics", 0, "type"), "ContainerResource"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import CLAIMS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, Resource, child_name
 from bud.kube.seen import Claim, Node, Pod, Seen, see
 from bud.kube.store import Store
@@ -34,6 +35,7 @@ SAME_COPY = own(MODELS, "m2", HUB)
 LOCAL = own(MODELS, "local", {"source": {"local": {"pvc": "weights"}}})
 KEPT_THERE = own(MODELS, "kept-there", HUB | {"storage": {"claimName": "weights"}})
 COPY = next(link for link in MODEL.links if link.startswith("id:")).removeprefix("id:")
+L4 = NodeGpu("NVIDIA", "nvidia.com/gpu", "nvidia.com/gpu.product", "NVIDIA-L4")
 POD = Pod("Running", False, "", "", ())
 
 
@@ -73,9 +75,9 @@ def test_a_model_that_waits_for_its_users_hears_of_them() -> None:
 
 
 def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_every_deployment() -> None:
-    before = Seen(NODES, "", "n", "u", 1, "", "", frozenset(), False, b"", Node("NVIDIA-L4", 8))
+    before = Seen(NODES, "", "n", "u", 1, "", "", frozenset(), False, b"", Node((L4,)))
     assert set(affected(store(), NODES, before, replace(before, version=2))) == set()
-    after = replace(before, version=2, data=Node("NVIDIA-L4", 4))
+    after = replace(before, version=2, data=Node(()))
     assert len(set(affected(store(), NODES, before, after))) == 2
 
 

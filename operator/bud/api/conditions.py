@@ -14,6 +14,17 @@ RECONCILING = "Reconciling"
 """True while a generation of the spec is unfinished; scaling by an autoscaler is not that."""
 STALLED = "Stalled"
 """True when only a person can help: the spec, or something else that a person made, must change."""
+REPLICAS_IGNORED = "ReplicasIgnored"
+"""On a Deployment, only while it holds: `spec.replicas`, as set by `kubectl scale`, is ignored under autoscaling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A condition beside the three, which is there only while it holds: what a person should know."""
+
+    type: str
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +41,25 @@ class Verdict:
     stalled: bool = False
 
 
-def conditions(verdict: Verdict, *, previous: Iterable[Condition], generation: int, now: str) -> tuple[Condition, ...]:
-    """The three conditions of a verdict; `lastTransitionTime` moves only when a status does. `now` is RFC 3339."""
+def conditions(
+    verdict: Verdict, *notices: Notice, previous: Iterable[Condition], generation: int, now: str
+) -> tuple[Condition, ...]:
+    """The three conditions of a verdict, then the notices; `lastTransitionTime` moves only when a status does.
+
+    `now` is RFC 3339.
+    """
     known = {condition.type: condition for condition in previous}
-    wanted: tuple[tuple[str, bool, str], ...] = (
-        (READY, verdict.ready, verdict.message),
-        (RECONCILING, verdict.reconciling, verdict.message if verdict.reconciling else ""),
-        (STALLED, verdict.stalled, verdict.message if verdict.stalled else ""),
-    )
+    wanted: list[tuple[str, bool, str, str]] = [
+        (READY, verdict.ready, verdict.reason, verdict.message),
+        _negative(RECONCILING, verdict.reconciling, verdict),
+        _negative(STALLED, verdict.stalled, verdict),
+        *((notice.type, True, notice.reason, notice.message) for notice in notices),
+    ]
     out = []
-    for kind, holds, message in wanted:
+    for kind, holds, reason, message in wanted:
         status: Literal["True", "False"] = "True" if holds else "False"
         before = known.get(kind)
         same = before is not None and before.status == status
-        reason = verdict.reason if kind == READY or holds else f"Not{kind}"
         out.append(
             Condition(
                 type=kind,
@@ -55,6 +71,10 @@ def conditions(verdict: Verdict, *, previous: Iterable[Condition], generation: i
             )
         )
     return tuple(out)
+
+
+def _negative(kind: str, holds: bool, verdict: Verdict) -> tuple[str, bool, str, str]:
+    return kind, holds, verdict.reason if holds else f"Not{kind}", verdict.message if holds else ""
 
 
 def find(items: Iterable[Condition], kind: str) -> Condition | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from bud.api.base import (
     AGE,
@@ -30,6 +30,22 @@ from bud.api.base import (
 DeploymentPhase = Literal["Pending", "Deploying", "Active", "Scaling", "Failed", "Stopped"]
 
 EnvName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+CountOrPercent = Annotated[
+    str | int,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "x-kubernetes-validations": [
+                rule(
+                    "type(self) == int ? (self >= 0 && self <= 1000) "
+                    ": (self.size() <= 4 && self.matches('^(100|[1-9]?[0-9])%$'))",
+                    'must be a number such as 1, or a percentage such as "25%"',
+                )
+            ],
+        }
+    ),
+]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 
 
@@ -114,6 +130,21 @@ class AutoScaling(Resource):
     target_memory: int | None = Field(None, ge=1, le=1000, description="Average memory in percent of the request.")
 
 
+class Rollout(Resource):
+    """How a change of the pods rolls out, as the RollingUpdate strategy of apps/v1."""
+
+    max_surge: CountOrPercent | None = Field(
+        None,
+        description="How many pods, or percent of the replicas, may be there beyond the replicas. Default: 1, and 0 "
+        "while no GPU is spare.",
+    )
+    max_unavailable: CountOrPercent | None = Field(
+        None,
+        description="How many replicas, or percent of them, may be missing meanwhile. Default: 0, and 1 where maxSurge "
+        "is 0.",
+    )
+
+
 class TemplateMetadata(Resource):
     """Labels and annotations for the engine's pods."""
 
@@ -134,8 +165,12 @@ class DeploymentSpec(Resource):
     runtime_ref: NameRef | None = Field(
         None, description="The Runtime that serves it. Default: chosen by the model's format and task."
     )
-    replicas: int = Field(
-        1, ge=0, le=1000, description="Number of replicas; autoScaling, when enabled, sets it instead."
+    replicas: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Number of replicas; autoScaling, when enabled, sets it instead. Absent: one at first, and then "
+        "what runs is kept, as when autoScaling is turned off.",
     )
     auto_scaling: AutoScaling | None = Field(
         None,
@@ -144,6 +179,17 @@ class DeploymentSpec(Resource):
             rule(
                 "self.minReplicas <= self.maxReplicas",
                 "minReplicas must not be greater than maxReplicas: lower minReplicas or raise maxReplicas",
+            )
+        ),
+    )
+    rollout: Rollout = Field(
+        Rollout(),
+        description="How a change of the pods rolls out.",
+        json_schema_extra=rules(
+            rule(
+                "!has(self.maxSurge) || !has(self.maxUnavailable) "
+                "|| !(string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])",
+                "maxSurge and maxUnavailable are both zero, so that nothing could roll out: raise one of the two",
             )
         ),
     )

@@ -11,6 +11,7 @@ from bud.api.deployment import EnvName
 from bud.api.model import Format, Task
 
 HttpPath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^/")]
+GpuVendor = Literal["NVIDIA", "AMD", "Intel"]
 
 
 class RuntimeEnvVar(Resource):
@@ -64,6 +65,9 @@ class RuntimeSpec(Resource):
     )
     accelerator: Literal["GPU", "CPU", "Any"] = Field(
         "Any", description="Whether it needs GPUs, none, or takes either."
+    )
+    gpu_vendors: Annotated[tuple[GpuVendor, ...], Field(min_length=1, max_length=3, json_schema_extra=atomic())] = (
+        Field(("NVIDIA",), description="Vendors whose GPUs it runs on; images are built for one as a rule.")
     )
     priority: int = Field(0, ge=-1000, le=1000, description="Of several that fit a model, the highest is chosen.")
     health_path: HttpPath = Field("/health", description="Answers 2xx when the engine has loaded its model.")

@@ -7,12 +7,15 @@ from typing import Any
 
 from bud.api import API_VERSION, DEPLOYMENT
 from bud.api.deployment import AutoScaling
+from bud.deployment.replicas import replicas
+from bud.deployment.rollout import strategy
 from bud.deployment.started import ENGINE_ANNOTATION, note
-from bud.deployment.view import View, active_scaling
+from bud.deployment.view import View
 from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, pod_template
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
+    DISRUPTION_BUDGETS,
     FULL_NAME,
     MANAGED_BY,
     MANAGER,
@@ -51,35 +54,39 @@ def selector(view: View) -> dict[str, str]:
 
 def app(view: View, engine: Engine, weights: Weights) -> Document:
     served = Served(model_name=view.name, labels=_labels(view), annotations={FULL_NAME: view.name})
+    started = note(view.spec, engine, weights)
     document: Document = {
         "apiVersion": APPS.api_version,
         "kind": APPS.kind,
-        "metadata": _metadata(view, {ENGINE_ANNOTATION: note(view.spec, engine, weights)}),
+        "metadata": _metadata(view, {ENGINE_ANNOTATION: started}),
         "spec": {
             "progressDeadlineSeconds": engine.runtime.startup_seconds + 300,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(view)},
+            "strategy": strategy(view, started),
             "template": pod_template(view.spec, served=served, engine=engine, weights=weights),
         },
     }
-    _set_replicas(document, view)
+    wanted = replicas(view)
+    if wanted.number is not None:
+        document["spec"]["replicas"] = wanted.number
+    if wanted.repeated and view.app is not None:
+        document["metadata"]["resourceVersion"] = str(view.app.version)
     return document
 
 
-def _set_replicas(document: Document, view: View) -> None:
-    """Under autoscaling we let go of `replicas` only once the autoscaler has written it.
-
-    Server-side apply resets a field that its only owner leaves out, so until then the value seen is repeated, pinned to
-    the version at which it was seen.
-    """
-    scaling, seen = active_scaling(view.spec), view.app_data
-    if scaling is None:
-        document["spec"]["replicas"] = 0 if view.spec.stopped else view.spec.replicas
-    elif seen is None or view.app is None or seen.wanted == 0:
-        document["spec"]["replicas"] = max(1, scaling.min_replicas)
-    elif seen.owns_replicas:
-        document["spec"]["replicas"] = seen.wanted
-        document["metadata"]["resourceVersion"] = str(view.app.version)
+def disruption_budget(view: View) -> Document:
+    """Node drains take one replica at a time, and replicas that do not answer anyway hold up no drain."""
+    return {
+        "apiVersion": DISRUPTION_BUDGETS.api_version,
+        "kind": DISRUPTION_BUDGETS.kind,
+        "metadata": _metadata(view),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector(view)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
 
 
 def service(view: View, engine: Engine) -> Document:

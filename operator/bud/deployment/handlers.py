@@ -14,11 +14,23 @@ from bud.deployment.started import ENGINE_ANNOTATION, is_edited
 from bud.deployment.status import Outcome, first_roll_out, status
 from bud.deployment.view import ModelSeen, View
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
-from bud.kube.kinds import APPS, AUTOSCALERS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, SERVICES, child_name
-from bud.kube.seen import Own, Seen
+from bud.kube.gpus import NodeGpu
+from bud.kube.kinds import (
+    APPS,
+    AUTOSCALERS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    MODELS,
+    NODES,
+    PODS,
+    RUNTIMES,
+    SERVICES,
+    child_name,
+)
+from bud.kube.seen import Own, Pod, Seen
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
 
-_CHILDREN = (AUTOSCALERS, APPS, SERVICES)
+_CHILDREN = (AUTOSCALERS, APPS, SERVICES, DISRUPTION_BUDGETS)
 
 
 async def reconcile(context: Context, namespace: str, name: str) -> float | None:
@@ -45,7 +57,6 @@ def gather(context: Context, owner: Seen) -> View:
     own: Own = owner.data
     spec = read_spec(DeploymentSpec, own.spec)
     identity = child_name(DEPLOYMENT.kind, owner.namespace, owner.name)
-    nodes = [node.data for node in context.store.all(NODES)]
     return View(
         namespace=owner.namespace,
         name=owner.name,
@@ -55,11 +66,21 @@ def gather(context: Context, owner: Seen) -> View:
         model=_model(context, owner.namespace, spec.model_ref.name),
         older=_older(context, owner, identity),
         runtimes=_runtimes(context),
-        gpu_products=tuple(sorted({node.gpu_product for node in nodes if node.gpu_product and node.gpus})),
+        gpus=_gpus(context) if context.settings.inventory else None,
         app=context.store.get(APPS, owner.namespace, identity),
+        pods=_pods(context, owner.namespace, identity),
         operator_image=context.settings.image,
         host_path_prefixes=context.settings.host_path_prefixes,
     )
+
+
+def _gpus(context: Context) -> tuple[NodeGpu, ...]:
+    return tuple(sorted({gpu for node in context.store.all(NODES) for gpu in node.data.gpus}))
+
+
+def _pods(context: Context, namespace: str, identity: str) -> tuple[Pod, ...]:
+    seen = context.store.children(PODS, namespace=namespace, owner_kind=DEPLOYMENT.kind, owner_name=identity)
+    return tuple(pod.data for pod in seen if not pod.deleting)
 
 
 def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
@@ -126,8 +147,7 @@ async def _prune(context: Context, view: View, wanted: Plan) -> None:
 async def _report(context: Context, owner: Seen, view: View, outcome: Outcome) -> None:
     own: Own = owner.data
     previous = read_status(DeploymentStatus, own.status)
-    pods = context.store.children(PODS, namespace=view.namespace, owner_kind=DEPLOYMENT.kind, owner_name=view.id)
-    new = status(view, outcome, pods=pods, previous=previous, now=context.now())
+    new = status(view, outcome, previous=previous, now=context.now())
     await report(context, owner, before=previous, after=new, trouble=new.phase == "Failed")
     if new.phase == "Active" and first_roll_out(view, previous):
         context.metrics.time_to_active.observe(_seconds_between(own.created, context.now()))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from bud.api.conditions import READY, find
-from bud.deployment.children import app, autoscaler, service
+from bud.deployment.children import app, autoscaler, disruption_budget, service
+from bud.deployment.replicas import may_be_several
 from bud.deployment.started import started_with
 from bud.deployment.view import ModelSeen, View, active_scaling
-from bud.engines.gpu import matching_products
+from bud.engines.gpu import Gpus, any_gpus, exact_gpus, named_gpus
 from bud.engines.pod import Document, Engine, Weights, is_below
 from bud.engines.select import Wants, check, choose, references
 from bud.errors import InvalidError, NameConflict, WaitingError
-from bud.kube.kinds import APPS, AUTOSCALERS, SERVICES, Resource
+from bud.kube.gpus import NodeGpu
+from bud.kube.kinds import APPS, AUTOSCALERS, DISRUPTION_BUDGETS, SERVICES, Resource
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ def plan(view: View) -> Plan:
     objects = [(APPS, app(view, engine, weights)), (SERVICES, service(view, engine))]
     if (scaling := active_scaling(view.spec)) is not None:
         objects.append((AUTOSCALERS, autoscaler(view, scaling)))
+    if may_be_several(view):
+        objects.append((DISRUPTION_BUDGETS, disruption_budget(view)))
     return Plan(tuple(objects), engine, weights, str(waiting) if waiting is not None else "")
 
 
@@ -93,17 +98,14 @@ def _progress(model: ModelSeen) -> str:
 
 def _engine(view: View, weights: Weights) -> Engine:
     spec = view.spec
-    wants = Wants(weights.format, weights.task, spec.resources.gpu)
     if spec.runtime_ref is None:
+        gpus = _gpus(view, ())
+        wants = _wants(view, weights, gpus)
         name = choose(view.runtimes, wants)
     else:
-        name = spec.runtime_ref.name
-        if name not in view.runtimes:
-            have = ", ".join(sorted(view.runtimes)) or "none"
-            raise WaitingError(
-                f"no Runtime {name} (Runtimes: {have}); create it or correct spec.runtimeRef.name",
-                reason="RuntimeNotFound",
-            )
+        name = _named(view, spec.runtime_ref.name)
+        gpus = _gpus(view, view.runtimes[name].gpu_vendors)
+        wants = _wants(view, weights, gpus)
     runtime = view.runtimes[name]
     check(name, runtime, wants)
     if "BUD_MODEL_FILE" in references(runtime) and not weights.file:
@@ -112,18 +114,42 @@ def _engine(view: View, weights: Weights) -> Engine:
             "one; narrow the Model's source, as with allowPatterns",
             reason="ModelFileUnknown",
         )
-    return Engine(name, runtime, view.operator_image, _products(view))
+    return Engine(name, runtime, view.operator_image, gpus)
 
 
-def _products(view: View) -> tuple[str, ...]:
-    wanted = view.spec.resources.gpu_type
-    if wanted is None:
-        return ()
-    found = matching_products(wanted, view.gpu_products)
-    if not found:
-        have = ", ".join(view.gpu_products) or "no GPU at all"
+def _wants(view: View, weights: Weights, gpus: Gpus | None) -> Wants:
+    wants = Wants(weights.format, weights.task, view.spec.resources.gpu)
+    return replace(wants, vendor=gpus.vendor) if gpus is not None else wants
+
+
+def _named(view: View, name: str) -> str:
+    if name not in view.runtimes:
+        have = ", ".join(sorted(view.runtimes)) or "none"
         raise WaitingError(
-            f"no node has GPU type {wanted} (nodes have: {have}); correct spec.resources.gpuType or add such a node",
+            f"no Runtime {name} (Runtimes: {have}); create it or correct spec.runtimeRef.name",
+            reason="RuntimeNotFound",
+        )
+    return name
+
+
+def _gpus(view: View, preferred: Collection[str]) -> Gpus | None:
+    wanted = view.spec.resources.gpu_type
+    if not view.spec.resources.gpu:
+        return None
+    if wanted is None:
+        return any_gpus(view.gpus or (), preferred=preferred)
+    if view.gpus is None:
+        return exact_gpus(wanted)
+    found = named_gpus(wanted, view.gpus, preferred=preferred)
+    if found is None:
+        raise WaitingError(
+            f"no node has GPU type {wanted} (nodes have: {_products(view.gpus)}); "
+            "correct spec.resources.gpuType or add such a node",
             reason="GPUTypeNotFound",
         )
     return found
+
+
+def _products(gpus: Collection[NodeGpu]) -> str:
+    names = sorted({gpu.product or f"{gpu.resource} without a label of its product" for gpu in gpus})
+    return ", ".join(names) or "no GPU at all"

@@ -8,13 +8,16 @@ is not obeyed; the pods then follow the present Runtime and spec, which puts it 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import orjson
 
 from bud.api.deployment import DeploymentSpec
 from bud.api.runtime import RuntimeSpec
 from bud.deployment.view import View
+from bud.engines.gpu import Gpus
 from bud.engines.pod import Engine, Weights
 
 ENGINE_ANNOTATION = "bud.studio/engine"
@@ -24,7 +27,7 @@ VERSION = 1
 """How pods are rendered from a spec and a Runtime. A release that renders another template for them counts this up,
 and goes on rendering the versions before for pods that were started so."""
 
-_SCALING_FIELDS = {"replicas", "auto_scaling", "stopped", "update_policy", "selector"}
+_NOT_THE_PODS = {"replicas", "auto_scaling", "stopped", "update_policy", "selector", "rollout"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def started_with(view: View) -> Started | None:
             runtime_name=known["runtimeName"],
             runtime=RuntimeSpec.model_validate(known["runtime"]),
             operator_image=known["operatorImage"],
-            gpu_products=tuple(known["gpuProducts"]),
+            gpus=_gpus(known.get("gpus")),
         )
         weights = Weights(**known["weights"])
         unchanged = known["spec"] == pod_digest(view.spec) and view.spec.update_policy != "Auto"
@@ -65,15 +68,22 @@ def is_edited(view: View) -> bool:
     return view.app_data is not None and ENGINE_ANNOTATION in view.app_data.edited
 
 
+def _gpus(known: Mapping[str, Any] | None) -> Gpus | None:
+    if known is None:
+        return None
+    products = tuple((label, tuple(values)) for label, values in known["products"])
+    return Gpus(known["vendor"], known["resource"], products)
+
+
 def pod_digest(spec: DeploymentSpec) -> str:
-    fields = spec.model_dump(mode="json", by_alias=True, exclude=_SCALING_FIELDS, exclude_defaults=True)
+    fields = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_THE_PODS, exclude_defaults=True)
     return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def note(spec: DeploymentSpec, engine: Engine, weights: Weights) -> str:
     """The note, as JSON."""
     known = {
-        "gpuProducts": engine.gpu_products,
+        "gpus": asdict(engine.gpus) if engine.gpus is not None else None,
         "operatorImage": engine.operator_image,
         "runtime": engine.runtime.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "runtimeName": engine.runtime_name,

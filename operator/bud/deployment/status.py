@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bud.api.conditions import READY, RECONCILING, Verdict, conditions, find
+from bud.api.conditions import READY, RECONCILING, REPLICAS_IGNORED, Notice, Verdict, conditions, find
 from bud.api.deployment import DeploymentPhase, DeploymentStatus, EffectiveResources
+from bud.deployment import rollout
 from bud.deployment.children import selector
 from bud.deployment.plan import Plan
+from bud.deployment.replicas import replicas
 from bud.deployment.view import View, active_scaling
 from bud.engines.pod import ENGINE, PROBE, sizes
 from bud.errors import BudError, InvalidError
-from bud.kube.seen import App, Container, Pod, Seen
+from bud.kube.seen import App, Container, Pod
+
+_LACKING = ("Unschedulable", "QuotaExceeded", "ReplicaFailure")
+"""Reasons for which a Deployment waits for the cluster rather than having failed."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,10 @@ class Outcome:
     mutated: tuple[str, ...] = ()
 
 
-def status(
-    view: View, outcome: Outcome, *, pods: Iterable[Seen], previous: DeploymentStatus, now: str
-) -> DeploymentStatus:
+def status(view: View, outcome: Outcome, *, previous: DeploymentStatus, now: str) -> DeploymentStatus:
     """The whole status; `now` (RFC 3339) is used only for conditions that change."""
     app = view.app_data
-    phase, verdict = _verdict(view, outcome, [pod.data for pod in pods if not pod.deleting], previous)
+    phase, verdict = _verdict(view, outcome, previous)
     for remark in _remarks(view, outcome):
         verdict = replace(verdict, message=f"{verdict.message}; {remark}")
     if outcome.mutated and verdict.ready:
@@ -37,7 +40,7 @@ def status(
             f"something in the cluster changes {', '.join(outcome.mutated)} back; find it by the object's managedFields"
         )
         verdict = Verdict(True, "ChildrenChanged", text, reconciling=verdict.reconciling)
-    wanted = app.wanted if app is not None else _first_replicas(view)
+    wanted = app.wanted if app is not None else replicas(view).number or 0
     ready = app.available if app is not None else 0
     return DeploymentStatus(
         observed_generation=view.generation,
@@ -52,7 +55,9 @@ def status(
         ready=f"{ready}/{wanted}",
         selector=",".join(f"{key}={value}" for key, value in selector(view).items()),
         resources=_resources(view, outcome) or previous.resources,
-        conditions=conditions(verdict, previous=previous.conditions, generation=view.generation, now=now),
+        conditions=conditions(
+            verdict, *_further(view), previous=previous.conditions, generation=view.generation, now=now
+        ),
     )
 
 
@@ -61,9 +66,20 @@ def _remarks(view: View, outcome: Outcome) -> list[str]:
     remarks = []
     if outcome.plan is not None and outcome.plan.waiting:
         remarks.append(f"{outcome.plan.waiting}: the weights of before are served meanwhile")
-    if active_scaling(view.spec) is not None and view.spec.replicas != 1:
-        remarks.append(f"spec.replicas {view.spec.replicas} is ignored while autoScaling is enabled")
+    if going := rollout.remark(view):
+        remarks.append(going)
     return remarks
+
+
+def _further(view: View) -> tuple[Notice, ...]:
+    """Conditions of their own, which stand only while they hold."""
+    if active_scaling(view.spec) is None or view.spec.replicas is None:
+        return ()
+    message = (
+        f"spec.replicas {view.spec.replicas} has no effect while autoScaling is enabled; "
+        "set autoScaling.minReplicas and maxReplicas, or remove spec.replicas"
+    )
+    return (Notice(REPLICAS_IGNORED, "AutoScaling", message),)
 
 
 def _resources(view: View, outcome: Outcome) -> EffectiveResources | None:
@@ -73,16 +89,7 @@ def _resources(view: View, outcome: Outcome) -> EffectiveResources | None:
     return EffectiveResources(cpu=size.cpu, memory=size.memory, gpu=size.gpu)
 
 
-def _first_replicas(view: View) -> int:
-    scaling = active_scaling(view.spec)
-    if scaling is not None:
-        return max(1, scaling.min_replicas)
-    return 0 if view.spec.stopped else view.spec.replicas
-
-
-def _verdict(
-    view: View, outcome: Outcome, pods: list[Pod], previous: DeploymentStatus
-) -> tuple[DeploymentPhase, Verdict]:
+def _verdict(view: View, outcome: Outcome, previous: DeploymentStatus) -> tuple[DeploymentPhase, Verdict]:
     app = view.app_data
     if outcome.error is not None:
         return _blocked(outcome.error, app, finished=_finished(view, previous))
@@ -93,7 +100,7 @@ def _verdict(
     complete = app.updated == app.wanted == app.replicas == app.available
     if complete:
         return "Active", Verdict(True, "Active", f"{app.available} of {app.wanted} replicas answer")
-    return _incomplete(view, app, pods, finished=_finished(view, previous))
+    return _incomplete(view, app, finished=_finished(view, previous))
 
 
 def first_roll_out(view: View, previous: DeploymentStatus) -> bool:
@@ -146,14 +153,14 @@ def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:
     return "Stopped", Verdict(True, "Stopped", f"{why}; nothing is served, as asked")
 
 
-def _incomplete(view: View, app: App, pods: list[Pod], *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
+def _incomplete(view: View, app: App, *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
     serves = app.available >= _minimum(view, app)
     unfinished = not finished
     counted = f"{app.available} of {app.wanted} replicas answer"
-    trouble = diagnose(pods) or ((("ReplicaFailure", app.failure)) if app.failure else None)
+    trouble = diagnose(view.pods) or _refusal(app)
     if trouble is not None and not serves:
         reason, message = trouble
-        phase: DeploymentPhase = "Pending" if reason in ("Unschedulable", "ReplicaFailure") else "Failed"
+        phase: DeploymentPhase = "Pending" if reason in _LACKING else "Failed"
         return phase, Verdict(False, reason, f"{counted}; {message}", reconciling=unfinished)
     if app.updated == app.wanted and app.available > 0:
         detail = f"; {trouble[1]}" if trouble else ""
@@ -161,6 +168,17 @@ def _incomplete(view: View, app: App, pods: list[Pod], *, finished: bool) -> tup
     going = "the engine starts" if app.updated == app.wanted else f"{app.updated} of {app.wanted} have the present spec"
     detail = f"; {trouble[1] if trouble else going}"
     return "Deploying", Verdict(serves, "Deploying", counted + detail, reconciling=unfinished)
+
+
+def _refusal(app: App) -> tuple[str, str] | None:
+    """Why the cluster makes no pods, with the remedy where it can be told."""
+    if not app.failure:
+        return None
+    if "exceeded quota" in app.failure:
+        return "QuotaExceeded", f"{app.failure}; raise the ResourceQuota, or ask for less in spec.resources"
+    if "no PriorityClass" in app.failure:
+        return "ReplicaFailure", f"{app.failure}; correct spec.priorityClassName or create that PriorityClass"
+    return "ReplicaFailure", app.failure
 
 
 def diagnose(pods: Iterable[Pod]) -> tuple[str, str] | None:

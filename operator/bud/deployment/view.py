@@ -9,8 +9,9 @@ from bud.api import DEPLOYMENT
 from bud.api.deployment import AutoScaling, DeploymentSpec
 from bud.api.model import ModelStatus
 from bud.api.runtime import RuntimeSpec
+from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import child_name
-from bud.kube.seen import App, Seen
+from bud.kube.seen import App, Pod, Seen
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class ModelSeen:
 class View:
     """All that decides what a Deployment wants.
 
-    `older` names an older Deployment whose children have the very same name; "" as a rule.
+    `older` names an older Deployment whose children have the very same name; "" as a rule. `gpus` are those of the
+    cluster's nodes, and None where nodes are not read.
     """
 
     namespace: str
@@ -37,8 +39,9 @@ class View:
     model: ModelSeen | None
     older: str
     runtimes: Mapping[str, RuntimeSpec]
-    gpu_products: tuple[str, ...]
+    gpus: tuple[NodeGpu, ...] | None
     app: Seen | None
+    pods: tuple[Pod, ...]
     operator_image: str
     host_path_prefixes: tuple[str, ...]
 

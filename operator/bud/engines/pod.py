@@ -10,7 +10,7 @@ from typing import Any
 
 from bud.api.deployment import DeploymentSpec, EnvVar, Resources
 from bud.api.runtime import RuntimeSpec
-from bud.engines.gpu import GPU_PRODUCT_LABEL, GPU_RESOURCE
+from bud.engines.gpu import Gpus
 from bud.kube.quantity import binary, canonical, parse
 
 Document = dict[str, Any]
@@ -64,12 +64,12 @@ class Served:
 
 @dataclass(frozen=True)
 class Engine:
-    """The Runtime revision, operator image and GPU labels that a Deployment was started with."""
+    """The Runtime revision, operator image and kind of GPUs that a Deployment was started with."""
 
     runtime_name: str
     runtime: RuntimeSpec
     operator_image: str
-    gpu_products: tuple[str, ...]
+    gpus: Gpus | None
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,12 @@ def pod_template(spec: DeploymentSpec, *, served: Served, engine: Engine, weight
         pod["initContainers"] = [_probe_container(served, engine, weights.task)]
     if spec.node_selector:
         pod["nodeSelector"] = dict(spec.node_selector)
-    if spec.tolerations:
-        pod["tolerations"] = [t.model_dump(by_alias=True, exclude_none=True) for t in spec.tolerations]
+    if tolerations := _tolerations(spec, engine.gpus):
+        pod["tolerations"] = tolerations
     if spec.priority_class_name:
         pod["priorityClassName"] = spec.priority_class_name
-    if engine.gpu_products:
-        pod["affinity"] = _gpu_affinity(engine.gpu_products)
+    if engine.gpus is not None and engine.gpus.products:
+        pod["affinity"] = _gpu_affinity(engine.gpus)
     return {"metadata": _metadata(spec, served, runtime), "spec": pod}
 
 
@@ -144,7 +144,7 @@ def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weig
         "name": ENGINE,
         "ports": [{"containerPort": runtime.port, "name": "http", "protocol": "TCP"}],
         "readinessProbe": health | {"failureThreshold": 3, "periodSeconds": 5, "timeoutSeconds": 5},
-        "resources": _resources(size),
+        "resources": _resources(size, engine.gpus),
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": health
@@ -162,11 +162,11 @@ def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weig
     return container
 
 
-def _resources(size: Sizes) -> Document:
+def _resources(size: Sizes, gpus: Gpus | None) -> Document:
     requests: Document = {"cpu": size.cpu, "memory": size.memory}
     limits: Document = {"memory": size.memory}
-    if size.gpu:
-        requests[GPU_RESOURCE] = limits[GPU_RESOURCE] = str(size.gpu)
+    if gpus is not None:
+        requests[gpus.resource] = limits[gpus.resource] = str(size.gpu)
     return {"limits": limits, "requests": requests}
 
 
@@ -253,7 +253,21 @@ def _mounts(runtime: RuntimeSpec) -> list[Document]:
     return mounts
 
 
-def _gpu_affinity(products: tuple[str, ...]) -> Document:
-    expression = {"key": GPU_PRODUCT_LABEL, "operator": "In", "values": list(products)}
-    terms = [{"matchExpressions": [expression]}]
+def _tolerations(spec: DeploymentSpec, gpus: Gpus | None) -> list[Document]:
+    """The spec's, and those of the taints that by custom keep other pods off nodes with GPUs."""
+    wanted: list[Document] = [
+        toleration.model_dump(by_alias=True, exclude_none=True) for toleration in spec.tolerations
+    ]
+    for key in gpus.taints if gpus is not None else ():
+        own = {"effect": "NoSchedule", "key": key, "operator": "Exists"}
+        if own not in wanted:
+            wanted.append(own)
+    return wanted
+
+
+def _gpu_affinity(gpus: Gpus) -> Document:
+    terms = [
+        {"matchExpressions": [{"key": label, "operator": "In", "values": list(values)}]}
+        for label, values in gpus.products
+    ]
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}

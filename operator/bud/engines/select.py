@@ -17,11 +17,12 @@ VARIABLES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a Deployment asks of a Runtime: the format of the weights, the task, the number of GPUs."""
+    """What a Deployment asks of a Runtime: the format of the weights, the task, the number of GPUs and their vendor."""
 
     format: str
     task: str
     gpu: int
+    vendor: str = "NVIDIA"
 
 
 def choose(runtimes: Mapping[str, RuntimeSpec], wants: Wants) -> str:
@@ -33,12 +34,12 @@ def choose(runtimes: Mapping[str, RuntimeSpec], wants: Wants) -> str:
     fits = [
         (-spec.priority, name)
         for name, spec in runtimes.items()
-        if wants.format in spec.formats and wants.task in spec.tasks and accepts(spec, wants.gpu)
+        if wants.format in spec.formats and wants.task in spec.tasks and accepts(spec, wants)
     ]
     if fits:
         return min(fits)[1]
     have = ", ".join(sorted(runtimes)) or "none"
-    where = f"with {wants.gpu} GPUs" if wants.gpu else "on CPU"
+    where = f"with {wants.gpu} {wants.vendor} GPUs" if wants.gpu else "on CPU"
     raise InvalidError(
         f"no Runtime loads {wants.format} weights for {wants.task} {where} (Runtimes: {have}); "
         "set spec.runtimeRef, the Model's format or task, or change spec.resources.gpu, or add a Runtime",
@@ -46,9 +47,11 @@ def choose(runtimes: Mapping[str, RuntimeSpec], wants: Wants) -> str:
     )
 
 
-def accepts(spec: RuntimeSpec, gpu: int) -> bool:
-    """Whether the Runtime runs with this many GPUs."""
-    return spec.accelerator == "Any" or (spec.accelerator == "GPU") == (gpu > 0)
+def accepts(spec: RuntimeSpec, wants: Wants) -> bool:
+    """Whether the Runtime runs with this many GPUs of this vendor."""
+    if wants.gpu and wants.vendor not in spec.gpu_vendors:
+        return False
+    return spec.accelerator == "Any" or (spec.accelerator == "GPU") == (wants.gpu > 0)
 
 
 def check(name: str, spec: RuntimeSpec, wants: Wants) -> None:
@@ -64,12 +67,8 @@ def check(name: str, spec: RuntimeSpec, wants: Wants) -> None:
             "name another in spec.runtimeRef or set the Model's task",
             reason="TaskNotSupported",
         )
-    if not accepts(spec, wants.gpu):
-        need = (
-            "needs GPUs: set spec.resources.gpu"
-            if spec.accelerator == "GPU"
-            else "takes no GPUs: remove spec.resources.gpu"
-        )
+    if not accepts(spec, wants):
+        need = _need(spec, wants)
         raise InvalidError(
             f"Runtime {name} {need}, or name another in spec.runtimeRef", reason="AcceleratorNotSupported"
         )
@@ -80,6 +79,14 @@ def check(name: str, spec: RuntimeSpec, wants: Wants) -> None:
             f"known are {', '.join(sorted(VARIABLES))}",
             reason="InvalidRuntime",
         )
+
+
+def _need(spec: RuntimeSpec, wants: Wants) -> str:
+    if not wants.gpu:
+        return "needs GPUs: set spec.resources.gpu"
+    if spec.accelerator == "CPU":
+        return "takes no GPUs: remove spec.resources.gpu"
+    return f"runs on GPUs of {', '.join(spec.gpu_vendors)}, not {wants.vendor}: change spec.resources.gpuType"
 
 
 def references(spec: RuntimeSpec) -> frozenset[str]:

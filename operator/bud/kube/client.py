@@ -186,7 +186,7 @@ def _refuse(status: int, body: bytes) -> None:
     if status == 429 or status >= 500 or status == 401:
         raise ApiUnavailable(f"{status}: {message}")
     if status == 403:
-        raise ApiForbidden(message)
+        raise ApiForbidden(message, reason="QuotaExceeded" if "exceeded quota" in message else None)
     raise ApiRefused(message, status=status)
 
 

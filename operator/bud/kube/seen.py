@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from bud.api import API_VERSION, MODEL
+from bud.kube.gpus import NodeGpu, gpus_of
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
     CLAIMS,
+    DISRUPTION_BUDGETS,
     JOBS,
     NODES,
     OWNER_KIND,
@@ -20,7 +25,6 @@ from bud.kube.kinds import (
     Resource,
 )
 from bud.kube.owned import fingerprint, owns
-from bud.kube.quantity import parse
 
 Raw = Mapping[str, Any]
 Key = tuple[str, str]
@@ -63,7 +67,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An apps/v1 Deployment."""
+    """An apps/v1 Deployment; `surges` says whether a roll-out starts a new pod before it ends an old one."""
 
     generation: int
     observed_generation: int
@@ -73,6 +77,7 @@ class App:
     ready: int
     available: int
     owns_replicas: bool
+    surges: bool
     annotations: Raw
     edited: frozenset[str]
     """Annotations of ours whose value somebody else has set since; empty on an object that was restored."""
@@ -95,13 +100,15 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod: why it waits and how it ended."""
+    """A pod: why it waits and how it ended; `needs` is the same for pods that fit the very same nodes."""
 
     phase: str
     ready: bool
     unschedulable: str
     created: str
     containers: tuple[Container, ...]
+    placed: bool = False
+    needs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,7 @@ class Claim:
 class Node:
     """A node: what GPUs it has."""
 
-    gpu_product: str
-    gpus: int
+    gpus: tuple[NodeGpu, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +212,17 @@ def _app(raw: Raw) -> App:
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
         owns_replicas=owns(raw, "spec", "replicas"),
+        surges=_surges(raw["spec"]),
         annotations=_bud_annotations(raw),
         edited=_edited(raw),
         failure=failure.get("message", "") if failure.get("status") == "True" else "",
     )
+
+
+def _surges(spec: Raw) -> bool:
+    """Whether a roll-out starts a new pod before it ends an old one."""
+    strategy = (spec.get("strategy") or {}).get("rollingUpdate") or {}
+    return strategy.get("maxSurge", 1) not in (0, "0%")
 
 
 def _container(raw: Raw) -> Container:
@@ -239,7 +252,19 @@ def _pod(raw: Raw) -> Pod:
         unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         created=raw["metadata"].get("creationTimestamp", ""),
         containers=tuple(_container(state) for state in states),
+        placed=bool(raw["spec"].get("nodeName")),
+        needs=_needs(raw["spec"]),
     )
+
+
+def _needs(spec: Raw) -> int:
+    """Hash of what decides where a pod fits."""
+    containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
+    where = {name: spec.get(name) for name in ("nodeSelector", "affinity", "tolerations")}
+    claims = [volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or ()]
+    whole = {"where": where, "claims": claims, "resources": [c.get("resources") for c in containers]}
+    digest = hashlib.blake2b(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS), digest_size=7).digest()
+    return int.from_bytes(digest)
 
 
 def _job(raw: Raw) -> Job:
@@ -265,10 +290,7 @@ def _claim(raw: Raw) -> Claim:
 
 def _node(raw: Raw) -> Node:
     labels = raw["metadata"].get("labels") or {}
-    capacity = (raw.get("status") or {}).get("allocatable") or {}
-    return Node(
-        gpu_product=labels.get("nvidia.com/gpu.product", ""), gpus=int(parse(capacity.get("nvidia.com/gpu", 0)))
-    )
+    return Node(gpus_of(labels, (raw.get("status") or {}).get("allocatable") or {}))
 
 
 _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
@@ -278,5 +300,6 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     CLAIMS: _claim,
     NODES: _node,
     AUTOSCALERS: lambda raw: Nothing(),
+    DISRUPTION_BUDGETS: lambda raw: Nothing(),
     SERVICES: lambda raw: Nothing(),
 }

@@ -69,8 +69,8 @@ def test_a_rule_names_the_remedy_and_a_status_has_no_defaults(kind: Kind) -> Non
 SURFACE = {
     "Model": "bmodel models Namespaced spec: credentialsSecretRef format metadata serviceAccountName sha256 source storage task",
     "Deployment": "mdep deployments Namespaced spec: args autoScaling env image modelRef nodeSelector priorityClassName replicas "
-    "resources runtimeRef selector stopped template tolerations updatePolicy",
-    "Runtime": "brt runtimes Cluster spec: accelerator answerCheck args command description env formats healthPath image metricsPath "
+    "resources rollout runtimeRef selector stopped template tolerations updatePolicy",
+    "Runtime": "brt runtimes Cluster spec: accelerator answerCheck args command description env formats gpuVendors healthPath image metricsPath "
     "port priority sharedMemory startupSeconds tasks writablePaths",
 }
 

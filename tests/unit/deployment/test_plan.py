@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
-from bud.deployment.plan import Plan, plan
+from bud.deployment.plan import plan
 from bud.deployment.started import ENGINE_ANNOTATION
 from bud.deployment.view import ModelSeen, View
+from bud.engines.gpu import Gpus
 from bud.errors import BudError, InvalidError, NameConflict, WaitingError
-from bud.kube.kinds import APPS, AUTOSCALERS
+from bud.kube.gpus import NodeGpu
+from bud.kube.kinds import AUTOSCALERS, DISRUPTION_BUDGETS
 from tests import goldens
-from tests.unit.deployment.views import RUNTIMES, app, model, view
+from tests.unit.deployment.views import RUNTIMES, app, app_document, model, nvidia, view
+
+AMD = NodeGpu("AMD", "amd.com/gpu", "amd.com/gpu.product-name", "AMD_Instinct_MI300X_OAM")
 
 FULL: dict[str, Any] = {
     "runtimeRef": {"name": "vllm"},
@@ -87,6 +91,16 @@ def test_the_objects_that_are_wanted(name: str) -> None:
             "GPUTypeNotFound",
             "no node has GPU type B200 .nodes have: NVIDIA-A100-SXM4-80GB, NVIDIA-L4",
         ),
+        (
+            view(
+                {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1, "gpuType": "MI300X"}},
+                model=model(format="safetensors"),
+                gpus=(AMD,),
+            ),
+            InvalidError,
+            "AcceleratorNotSupported",
+            "vllm runs on GPUs of NVIDIA, not AMD",
+        ),
         (view(model=model(file="")), WaitingError, "ModelFileUnknown", "allowPatterns"),
         (view({"resources": {"cpu": "abc"}}), InvalidError, "InvalidQuantity", "500m"),
     ],
@@ -95,10 +109,6 @@ def test_why_nothing_is_wanted_yet(changed: View, kind: type[BudError], reason: 
     with pytest.raises(kind, match=message) as caught:
         plan(changed)
     assert caught.value.reason == reason
-
-
-def app_document(wanted: Plan) -> dict[str, Any]:
-    return next(document for resource, document in wanted.objects if resource is APPS)
 
 
 def replicas(changed: View) -> tuple[int | None, bool]:
@@ -113,6 +123,17 @@ SCALED = {"autoScaling": {"minReplicas": 2, "maxReplicas": 5}}
     ("changed", "expected"),
     [
         pytest.param(view({"replicas": 3}), (3, False), id="the spec's number without autoscaling"),
+        pytest.param(view(), (1, False), id="one when nobody says"),
+        pytest.param(view(app=app(wanted=4)), (4, True), id="what runs when nobody says"),
+        pytest.param(view(app=app(wanted=0)), (1, False), id="one after a stop when nobody says"),
+        pytest.param(
+            view({"autoScaling": {"enabled": False}}, app=app(wanted=4, owns_replicas=False)),
+            (4, True),
+            id="what the autoscaler left when it is turned off and nobody says",
+        ),
+        pytest.param(
+            view(SCALED | {"replicas": 1}, app=app(wanted=4)), (4, True), id="what runs when autoscaling is turned on"
+        ),
         pytest.param(view(SCALED), (2, False), id="the minimum at the start"),
         pytest.param(view({"autoScaling": {"minReplicas": 0}}), (1, False), id="one when the minimum is zero"),
         pytest.param(
@@ -134,6 +155,64 @@ SCALED = {"autoScaling": {"minReplicas": 2, "maxReplicas": 5}}
 )
 def test_who_sets_the_number_of_replicas(changed: View, expected: tuple[int | None, bool]) -> None:
     assert replicas(changed) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted", "expected"),
+    [
+        ({}, 1, False),
+        ({}, 2, True),
+        ({"replicas": 2}, 1, True),
+        ({"replicas": 2, "stopped": True}, 2, False),
+        ({"autoScaling": {"maxReplicas": 2}}, 1, True),
+        ({"autoScaling": {"maxReplicas": 1}}, 1, False),
+        ({"autoScaling": {"maxReplicas": 5}, "stopped": True}, 3, False),
+    ],
+)
+def test_a_disruption_budget_stands_where_several_replicas_are_wanted(
+    spec: dict[str, Any], wanted: int, expected: bool
+) -> None:
+    kinds = [resource for resource, _ in plan(view(spec, app=app(wanted=wanted))).objects]
+    assert (DISRUPTION_BUDGETS in kinds) == expected
+
+
+def test_how_a_change_rolls_out_is_no_change_of_the_pods() -> None:
+    known = started()
+    assert images(view({"rollout": {"maxSurge": 2}}, app=known.app)) == {"old:1", "bud:0"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpus", "resource"),
+    [
+        ({"gpu": 1}, (AMD,), "amd.com/gpu"),
+        ({"gpu": 1, "gpuType": "MI300X"}, (AMD, nvidia("NVIDIA-L4")), "amd.com/gpu"),
+        ({"gpu": 1}, (AMD, nvidia("NVIDIA-L4")), "nvidia.com/gpu"),
+    ],
+)
+def test_the_engine_is_one_for_the_vendor_of_the_gpus(spec: Any, gpus: tuple[NodeGpu, ...], resource: str) -> None:
+    runtimes = RUNTIMES | {"vllm-rocm": RUNTIMES["vllm"].model_copy(update={"gpu_vendors": ("AMD",)})}
+    wanted = plan(view({"resources": spec}, model=model(format="safetensors"), gpus=gpus, runtimes=runtimes))
+    assert wanted.engine.runtime_name == ("vllm-rocm" if resource == "amd.com/gpu" else "vllm")
+    pod = app_document(wanted)["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"][resource] == "1"
+    assert pod["tolerations"] == [{"effect": "NoSchedule", "key": resource, "operator": "Exists"}]
+
+
+def test_an_engine_that_is_named_decides_between_vendors() -> None:
+    runtimes = {"vllm": RUNTIMES["vllm"].model_copy(update={"gpu_vendors": ("AMD",)})}
+    changed = view(
+        {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1}},
+        model=model(format="safetensors"),
+        gpus=(AMD, nvidia("NVIDIA-L4")),
+        runtimes=runtimes,
+    )
+    assert plan(changed).engine.gpus == Gpus("AMD", "amd.com/gpu")
+
+
+def test_where_nodes_are_not_read_the_gpu_type_is_the_value_of_the_label() -> None:
+    spec = {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1, "gpuType": "NVIDIA-L4"}}
+    wanted = plan(view(spec, model=model(format="safetensors"), gpus=None))
+    assert wanted.engine.gpus == Gpus("NVIDIA", "nvidia.com/gpu", (("nvidia.com/gpu.product", ("NVIDIA-L4",)),))
 
 
 def test_a_stopped_deployment_has_no_autoscaler() -> None:
@@ -215,9 +294,9 @@ def test_a_note_is_obeyed_as_it_was_written(note: str, edited: bool, expected: s
 
 
 def test_an_edited_note_changes_no_pod_when_nothing_else_changed() -> None:
-    before = app_document(plan(view()))
+    before = app_document(plan(view({"replicas": 1})))
     edited = app(annotations={ENGINE_ANNOTATION: noted(operatorImage="evil:1")}, edited=frozenset({ENGINE_ANNOTATION}))
-    assert app_document(plan(view(app=edited))) == before
+    assert app_document(plan(view({"replicas": 1}, app=edited))) == before
 
 
 def test_the_same_view_gives_the_same_objects() -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from bud.api.conditions import READY, RECONCILING, STALLED, find
+from bud.api.conditions import READY, RECONCILING, REPLICAS_IGNORED, STALLED, find
 from bud.api.deployment import DeploymentStatus
 from bud.deployment.plan import plan
+from bud.deployment.rollout import NO_SWAP, SWAP
 from bud.deployment.status import Outcome, diagnose, status
 from bud.deployment.view import View
 from bud.errors import BudError, InvalidError, WaitingError
-from bud.kube.kinds import PODS
-from bud.kube.seen import Container, Pod, Seen
-from tests.unit.deployment.views import app, view
+from bud.kube.seen import Container, Pod
+from tests.unit.deployment.views import app, model, view
 
 NOW = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T01:00:00Z"
@@ -30,10 +30,6 @@ def pod(*containers: Container, **changes: Any) -> Pod:
     return replace(Pod("Running", False, "", NOW, containers), **changes)
 
 
-def seen(data: Pod) -> Seen:
-    return Seen(PODS, "team", "p", "u", 1, "Deployment", view().id, frozenset(), False, b"", data)
-
-
 def outcome_of(changed: View, error: BudError | None = None) -> Outcome:
     return Outcome(None, error) if error else Outcome(plan(changed), None)
 
@@ -45,13 +41,8 @@ def look(
     previous: DeploymentStatus | None = None,
     now: str = NOW,
 ) -> DeploymentStatus:
-    return status(
-        changed,
-        outcome_of(changed, error),
-        pods=[seen(p) for p in pods],
-        previous=previous or DeploymentStatus(),
-        now=now,
-    )
+    seen = replace(changed, pods=pods)
+    return status(seen, outcome_of(seen, error), previous=previous or DeploymentStatus(), now=now)
 
 
 def row(found: DeploymentStatus) -> tuple[str | None, str, str, bool, bool]:
@@ -111,9 +102,14 @@ CRASHED = container(exit_code=1, exit_reason="Error", exit_message="boom\nno suc
             id="no node fits",
         ),
         pytest.param(
-            look(view(app=app(available=0, failure="exceeded quota"))),
+            look(view(app=app(available=0, failure="admission webhook says no"))),
             ("Pending", "False", "ReplicaFailure", True, False),
             id="pods cannot be made",
+        ),
+        pytest.param(
+            look(view(app=app(available=0, failure="pods is forbidden: exceeded quota: gpus"))),
+            ("Pending", "False", "QuotaExceeded", True, False),
+            id="a quota is in the way of pods",
         ),
         pytest.param(
             look(view(app=app(available=0)), pod(CRASHED)),
@@ -191,9 +187,62 @@ def test_replicas_that_still_answer_are_told_of_a_broken_spec() -> None:
     assert ready.message == "no; 1 replicas answer meanwhile"
 
 
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [("exceeded quota: gpus", "raise the ResourceQuota"), ("no PriorityClass with name x", "spec.priorityClassName")],
+)
+def test_a_refusal_to_make_pods_is_told_with_the_remedy(failure: str, remedy: str) -> None:
+    ready = find(look(view(app=app(available=0, failure=failure))).conditions, READY)
+    assert ready is not None
+    assert failure in ready.message and remedy in ready.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (SCALED, False),
+        (SCALED | {"replicas": 5}, True),
+        (SCALED | {"replicas": 5, "stopped": True}, False),
+        ({"replicas": 5, "autoScaling": {"enabled": False}}, False),
+    ],
+)
+def test_replicas_under_autoscaling_have_a_condition_of_their_own(spec: dict[str, Any], expected: bool) -> None:
+    found = look(view(spec, app=app()))
+    ignored = find(found.conditions, REPLICAS_IGNORED)
+    assert (ignored is not None) == expected
+    if ignored is not None:
+        assert (ignored.status, ignored.reason) == ("True", "AutoScaling")
+        assert "spec.replicas 5" in ignored.message
+        assert "5" not in str(find(found.conditions, READY))
+
+
+NEW = pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", needs=1)
+OLD = pod(ready=True, placed=True, needs=1)
+UNDER_WAY = app(wanted=1, replicas=2, updated=1, available=1)
+GPU = {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1}}
+
+
+@pytest.mark.parametrize(
+    ("known", "pods", "expected"),
+    [
+        (replace(UNDER_WAY, data=replace(UNDER_WAY.data, surges=False)), (NEW, OLD), SWAP),
+        (UNDER_WAY, (replace(NEW, needs=2), OLD), NO_SWAP),
+        (UNDER_WAY, (OLD, OLD), ""),
+        (app(surges=False), (OLD,), ""),
+    ],
+)
+def test_a_roll_out_without_a_spare_gpu_says_how_it_goes_on(known: Any, pods: tuple[Pod, ...], expected: str) -> None:
+    changed = view(GPU, app=known, model=model(format="safetensors"))
+    ready = find(look(changed, *pods).conditions, READY)
+    assert ready is not None
+    assert (
+        (ready.message.endswith(expected)) if expected else not any(text in ready.message for text in (SWAP, NO_SWAP))
+    )
+
+
 def test_children_that_something_changes_back_are_named() -> None:
     changed = view(app=app())
-    found = status(changed, Outcome(plan(changed), None, ("Service x",)), pods=[], previous=DeploymentStatus(), now=NOW)
+    found = status(changed, Outcome(plan(changed), None, ("Service x",)), previous=DeploymentStatus(), now=NOW)
     ready = find(found.conditions, READY)
     assert ready is not None
     assert ready.reason == "ChildrenChanged"

@@ -8,7 +8,9 @@ from typing import Any
 from bud.api.deployment import DeploymentSpec
 from bud.api.model import ModelStatus
 from bud.api.runtime import RuntimeSpec
+from bud.deployment.plan import Plan
 from bud.deployment.view import ModelSeen, View
+from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import APPS
 from bud.kube.seen import App, Seen
 
@@ -45,6 +47,10 @@ RUNTIMES = {
 }
 
 
+def nvidia(product: str) -> NodeGpu:
+    return NodeGpu("NVIDIA", "nvidia.com/gpu", "nvidia.com/gpu.product", product)
+
+
 def model(**changes: Any) -> ModelSeen:
     fields = {
         "observedGeneration": 1,
@@ -70,8 +76,9 @@ def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
         model=model(),
         older="",
         runtimes=RUNTIMES,
-        gpu_products=("NVIDIA-A100-SXM4-80GB", "NVIDIA-L4"),
+        gpus=tuple(nvidia(product) for product in ("NVIDIA-A100-SXM4-80GB", "NVIDIA-L4")),
         app=None,
+        pods=(),
         operator_image="bud:1",
         host_path_prefixes=("/mnt/models",),
     )
@@ -88,6 +95,7 @@ def app(**changes: Any) -> Seen:
         ready=1,
         available=1,
         owns_replicas=True,
+        surges=True,
         annotations={},
         edited=frozenset(),
         failure="",
@@ -105,3 +113,7 @@ def app(**changes: Any) -> Seen:
         fingerprint=b"",
         data=replace(data, **changes),
     )
+
+
+def app_document(wanted: Plan) -> dict[str, Any]:
+    return next(document for resource, document in wanted.objects if resource is APPS)
