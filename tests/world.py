@@ -185,6 +185,10 @@ class World:
     def make_available(self, name: str, spec: Mapping[str, Any] | None = None) -> str:
         """A Model whose weights are there; gives the name of its claim."""
         self.apply(model(name, spec))
+        return self.finish_download(name)
+
+    def finish_download(self, name: str) -> str:
+        """Plays the download of a Model that is there already; gives the name of its claim."""
         job: str = eventually(lambda: self._job_of(name))
         self.end_download(job)
         self.await_phase("bmodel", name, "Available")

@@ -1,13 +1,13 @@
 """Write what is generated: `python -m tools.generate crds manifests`.
 
 crds         crds/ and the chart's copy of it, from the pydantic models
-manifests    manifests/operator.yaml, from the chart, by `helm template`
+manifests    manifests/operator.yaml, from the chart, by `helm template`, and what Argo CD is told of our kinds
 """
 
 import argparse
 from pathlib import Path
 
-from bud.api import KINDS
+from bud.api import GROUP, KINDS
 from bud.api.crd import crd, to_yaml
 from tests.cluster import tools
 from tests.cluster.isolation import run
@@ -15,6 +15,7 @@ from tests.cluster.isolation import run
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts/bud-operator"
 CRD_FOLDERS = (ROOT / "crds", CHART / "files/crds")
+ARGOCD = ROOT / "manifests/argocd"
 NAMESPACE = "bud-system"
 _HELM_ONLY = ("app.kubernetes.io/managed-by", "helm.sh/chart")
 
@@ -25,11 +26,33 @@ def crds() -> dict[Path, str]:
 
 
 def manifests() -> dict[Path, str]:
-    """Text of manifests/operator.yaml: the chart with its defaults, less what only Helm has a use for."""
-    options = (f"--namespace={NAMESPACE}", f"--kube-version={tools.KUBERNETES}", "--set=crds.enabled=false")
+    """Text of every file in manifests/ that is made from something else."""
+    return {ROOT / "manifests/operator.yaml": _operator(), ARGOCD / "argocd-cm.yaml": _argocd()}
+
+
+def _operator() -> str:
+    """The chart with its defaults, less what only Helm has a use for."""
+    options = (
+        f"--namespace={NAMESPACE}",
+        f"--kube-version={tools.KUBERNETES}",
+        "--set=crds.enabled=false",
+        "--no-hooks",
+    )
     rendered = run(str(tools.path("helm")), "template", "bud-operator", str(CHART), *options)
     kept = [line for line in rendered.splitlines() if line.strip().partition(":")[0] not in _HELM_ONLY]
-    return {ROOT / "manifests/operator.yaml": "\n".join(["# By `make manifests`, from the chart.", *kept, ""])}
+    return "\n".join(["# By `make manifests`, from the chart.", *kept, ""])
+
+
+def _argocd() -> str:
+    """The health check of each kind that has a status, as a patch of Argo CD's own ConfigMap."""
+    script = "".join(f"    {line}\n" for line in (ARGOCD / "health.lua").read_text().splitlines())
+    kinds = [kind.kind for kind in KINDS if kind.status is not None]
+    head = (
+        "# By `make manifests`, from health.lua. It merges into the ConfigMap of Argo CD's own:\n"
+        "#   kubectl patch configmap argocd-cm --namespace argocd --patch-file manifests/argocd/argocd-cm.yaml\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: argocd-cm\ndata:\n"
+    )
+    return head + "".join(f"  resource.customizations.health.{GROUP}_{kind}: |\n{script}" for kind in kinds)
 
 
 def main() -> None:

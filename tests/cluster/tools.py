@@ -7,6 +7,7 @@ says the same to a Makefile.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,7 +34,11 @@ def _print(line: str) -> None:
 
 @dataclass(frozen=True)
 class Tool:
-    """`package` is a Go package to install, or a folder beside this file that holds a module of its own."""
+    """`package` is a Go package to install, or a folder beside this file that holds a module of its own.
+
+    A folder without Go code has only a go.mod, whose one `tool` is a program that `go install` refuses to build because
+    its module replaces others.
+    """
 
     name: str
     version: str
@@ -47,6 +52,14 @@ class Tool:
     def local(self) -> bool:
         """Whether the source lies beside this file."""
         return (_HERE / self.package).is_dir()
+
+    @property
+    def upstream(self) -> str:
+        """The Go package of another module that it is built from; empty for code of our own."""
+        if not self.local:
+            return self.package
+        found = re.search(r"^tool (\S+)$", (_HERE / self.package / "go.mod").read_text(), re.MULTILINE)
+        return found[1] if found else ""
 
     def key(self) -> str:
         """A name for the cache that changes with anything that decides what is built."""
@@ -84,6 +97,13 @@ _TOOLS = (
     Tool("metrics-server", "0.9.0", "sigs.k8s.io/metrics-server/cmd/metrics-server", image=True),
     Tool("helm", "3.22.0", "helm.sh/helm/v3/cmd/helm"),
     Tool("kubeconform", "0.7.0", "github.com/yannh/kubeconform/cmd/kubeconform"),
+    Tool(
+        "kustomize-controller",
+        "1.7.3",
+        "flux",
+        stages=("config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",),
+    ),
+    Tool("argocd", "3.1.8", "argocd"),
 )
 
 
@@ -138,8 +158,8 @@ def _build(tool: Tool, out: Path, say: Say) -> None:
     say(f"building {tool.name} {tool.version} (once; kept in {cache.root() / 'tools'})")
     flags = ["-trimpath", "-ldflags", tool.flags]
     if tool.local:
-        argv = ["build", *flags, "-o", str(out / tool.name), "."]
-        _go(argv, out=out, source=_HERE / tool.package, cgo=not tool.image, say=say)
+        argv = ["build", *flags, "-o", str(out / tool.name), tool.upstream or "."]
+        _go(argv, out=out, source=_HERE / tool.package, cgo=not (tool.image or tool.upstream), say=say)
     else:
         module = f"{tool.package}@v{tool.version}"
         _go(["install", *flags, module], out=out, cgo=False, say=say)
@@ -156,8 +176,8 @@ def _build(tool: Tool, out: Path, say: Say) -> None:
 
 
 def _module(tool: Tool, out: Path, say: Say) -> Path:
-    """The folder of the module that `tool` was installed from."""
-    module = tool.package.partition("/cmd/")[0]
+    """The folder of the module that `tool` was built from."""
+    module = tool.upstream.partition("/cmd/")[0]
     said = _go(["mod", "download", "-json", f"{module}@v{tool.version}"], out=out, cgo=False, say=say)
     return Path(json.loads(said)["Dir"])
 
