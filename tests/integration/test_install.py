@@ -7,28 +7,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster import pki, running, tools
+from tests.cluster import running
 from tests.cluster.handle import Cluster
 from tests.integration import schemas
+from tests.integration.chart import CHART, ROOT, SYSTEM, Values, account, documents, kustomized, of_kind, rendered, run
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually
 from tests.world import World
 from tools import generate
 
-ROOT = generate.ROOT
-CHART = str(generate.CHART)
-SYSTEM = generate.NAMESPACE
 RUNTIMES = sorted((generate.CHART / "runtimes").glob("*.yaml"))
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 PROGRAM = [sys.executable, "-m", "bud.builtin"]
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:bud-operator"
-
-Values = dict[str, Any]
 
 EVERYTHING: Values = {
     "image": {"digest": "sha256:" + "a" * 64},
@@ -45,45 +40,15 @@ EVERYTHING: Values = {
     "priorityClassName": "system-cluster-critical",
 }
 NOTHING: Values = {
+    "replicas": 1,
+    "releaseOnUninstall": False,
     "crds": {"enabled": False},
     "runtimes": {"enabled": False},
     "rbac": {"create": False, "aggregate": False},
     "serviceAccount": {"create": False},
     "metrics": {"service": False},
 }
-
-
-def run(cluster: Cluster | None, program: str, *arguments: str, stdin: str | None = None) -> str:
-    """What a program said, warnings included; fails with that when it fails."""
-    done = subprocess.run(
-        [tools.path(program), *arguments],
-        input=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=cluster.environment() if cluster else None,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def rendered(values: Values) -> str:
-    options = (f"--kube-version={tools.KUBERNETES}", f"--namespace={SYSTEM}", "--values=-")
-    return run(None, "helm", "template", "bud-operator", CHART, *options, stdin=json.dumps(values))
-
-
-def documents(text: str) -> list[dict[str, Any]]:
-    return [document for document in yaml.safe_load_all(text) if document]
-
-
-def kustomized(folder: str = "manifests") -> str:
-    return run(None, "kubectl", "kustomize", str(ROOT / folder))
-
-
-def of_kind(kind: str, text: str) -> list[dict[str, Any]]:
-    return [document for document in documents(text) if document["kind"] == kind]
+SOME: Values = {"namespaces": ["default", "kube-public"]}
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +88,7 @@ def test_the_manifests_are_those_of_the_chart() -> None:
     ("values", "complaint"),
     [
         ({"settings": {"workers": 0}}, "/settings/workers': minimum"),
+        ({"namespaces": ["Team_A"]}, "/namespaces/0': 'Team_A' does not match"),
         ({"settings": {"loglevel": "info"}}, "additional properties 'loglevel'"),
         ({"image": {"digest": "sha256:abc"}}, "/image/digest': 'sha256:abc' does not match"),
         ({"settings": {"allowHostPath": ["models"]}}, "/settings/allowHostPath/0': 'models' does not match"),
@@ -133,11 +99,29 @@ def test_a_wrong_value_is_refused_with_its_name(values: Values, complaint: str) 
         rendered(values)
 
 
-def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
-    for role in of_kind("ClusterRole", rendered({})):
+@pytest.mark.parametrize("values", [{}, SOME])
+def test_no_role_holds_a_wildcard_or_reads_secrets(values: Values) -> None:
+    text = rendered(values)
+    for role in of_kind("ClusterRole", text) + of_kind("Role", text):
         for rule in role["rules"]:
             assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
             assert "secrets" not in rule["resources"]
+
+
+def test_an_operator_of_some_namespaces_reads_runtimes_and_nothing_else_of_the_cluster() -> None:
+    text = rendered(SOME | {"rbac": {"aggregate": False}})
+    (role,) = of_kind("ClusterRole", text)
+    assert role["rules"] == [{"apiGroups": ["bud.studio"], "resources": ["runtimes"], "verbs": ["list", "watch"]}]
+    assert {role["metadata"]["namespace"] for role in of_kind("Role", text)} == {SYSTEM, *SOME["namespaces"]}
+    (operator,) = of_kind("Deployment", text)
+    assert "initContainers" not in operator["spec"]["template"]["spec"]
+
+
+def test_what_is_not_read_for_some_namespaces_is_said(served: Cluster) -> None:
+    options = ("--dry-run=client", "--namespace", SYSTEM, "--set=crds.enabled=false", "--values=-")
+    said = run(served, "helm", "install", "bud-operator-two", CHART, *options, stdin=json.dumps(SOME))
+    assert "It serves default, kube-public and nothing else. The cluster's inventory is off" in said
+    assert "kubectl apply --namespace default -f -" in said
 
 
 def test_another_set_of_runtimes_restarts_the_operator_and_nothing_else_does() -> None:
@@ -156,6 +140,7 @@ def all_manifests() -> dict[str, str]:
         "chart": rendered({}),
         "chart with everything": rendered(EVERYTHING),
         "chart with nothing": rendered(NOTHING),
+        "chart for some namespaces": rendered(SOME),
         "manifests": kustomized(),
         "crds": kustomized("crds"),
     }
@@ -204,6 +189,7 @@ def test_the_operators_pod_is_admitted_where_pod_security_is_restricted(served: 
         ("create", "pods", False),
         ("get", "configmaps", False),
         ("patch", "nodes", False),
+        ("create", "leases.coordination.k8s.io", False),  # but in its own namespace
         ("create", "clusterroles.rbac.authorization.k8s.io", False),
         ("update", "customresourcedefinitions.apiextensions.k8s.io", False),
     ],
@@ -260,19 +246,10 @@ def test_the_built_in_runtimes_are_installed_and_what_somebody_changed_in_one_st
     assert served.get("runtime", "vllm")["spec"]["priority"] == 7
 
 
-def with_rights_of_the_operator(cluster: Cluster, folder: Path) -> Path:
-    """A kubeconfig that holds what the operator's pod would: a token of its service account."""
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    token = run(cluster, "kubectl", "create", "token", "bud-operator", "--namespace", SYSTEM).strip()
-    config["users"][0]["user"] = {"token": token}
-    path = folder / "kubeconfig"
-    pki.write_private(path, yaml.safe_dump(config).encode())
-    return path
-
-
 @pytest.fixture
 def operator(served: Cluster, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with operator_process(with_rights_of_the_operator(served, tmp_path), tmp_path / "log") as process:
+    kubeconfig = account(served, tmp_path)
+    with operator_process(kubeconfig, tmp_path / "log", "--lease-namespace", SYSTEM) as process:
         yield process
 
 
@@ -287,72 +264,3 @@ def test_the_charts_rights_are_enough_to_serve_a_model(served: Cluster, operator
     assert world.events("chat")
     world.clear()
     assert "forbidden" not in operator.log
-
-
-def test_kustomize_may_label_rename_and_scale_our_objects(served: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "bud.yaml").write_text((ROOT / "manifests/kustomize/bud.yaml").read_text())
-    objects = documents((ROOT / "examples/chat.yaml").read_text())
-    objects[0]["spec"]["credentialsSecretRef"] = {"name": "hub"}
-    objects[1]["spec"]["env"] = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
-    (tmp_path / "objects.yaml").write_text(yaml.safe_dump_all(objects))
-    kustomization = {
-        "resources": ["objects.yaml"],
-        "configurations": ["bud.yaml"],
-        "namePrefix": "blue-",
-        "secretGenerator": [{"name": "hub", "literals": ["token=x"]}],
-        "labels": [{"pairs": {"team": "serving"}, "includeSelectors": True, "includeTemplates": True}],
-        "commonAnnotations": {"owner": "serving"},
-        "replicas": [{"name": "qwen2.5-0.5b", "count": 2}],
-    }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    text = run(None, "kubectl", "kustomize", str(tmp_path))
-    secret, model, deployment = (of_kind(kind, text)[0] for kind in ("Secret", "Model", "Deployment"))
-    name = secret["metadata"]["name"]
-    assert name.startswith("blue-hub-")
-    assert model["spec"]["credentialsSecretRef"]["name"] == name
-    assert deployment["spec"]["env"][0]["valueFrom"]["secretKeyRef"]["name"] == name
-    assert deployment["spec"]["modelRef"]["name"] == model["metadata"]["name"] == "blue-qwen2.5-0.5b"
-    assert deployment["spec"]["template"]["metadata"]["labels"] == {"team": "serving"}
-    assert deployment["spec"]["replicas"] == 2
-    said = run(served, "kubectl", "apply", "--server-side", "--dry-run=server", "--filename=-", stdin=text)
-    assert said.count("serverside-applied") == 3
-
-
-@pytest.fixture(scope="module")
-def helm_cluster() -> Iterator[Cluster]:
-    """A control plane for Helm alone, which takes over nothing that others made."""
-    with running.cluster("install-helm", "control", say=lambda _: None) as found:
-        yield found
-
-
-def test_runtimes_wait_for_their_kind_and_definitions_outlive_the_release(helm_cluster: Cluster) -> None:
-    def helm(*arguments: str) -> str:
-        return run(helm_cluster, "helm", *arguments, "--namespace", SYSTEM)
-
-    def kinds() -> list[str]:
-        return [item["metadata"]["name"] for item in helm_cluster.get("crds")["items"]]
-
-    early = subprocess.Popen(
-        [*PROGRAM, str(generate.CHART / "runtimes"), "--kubeconfig", str(helm_cluster.kubeconfig)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert early.stderr
-    assert "not yet" in early.stderr.readline()
-    helm("install", "bud-operator", CHART, "--create-namespace")
-    assert early.wait(60) == 0, early.stderr.read()
-    early.stderr.close()
-    assert len(kinds()) == 3
-    run(helm_cluster, "kubectl", "apply", "--filename", str(ROOT / "examples"))
-
-    helm("upgrade", "bud-operator", CHART, "--set=settings.workers=2")
-    arguments = helm_cluster.get("deployment.apps/bud-operator", "-n", SYSTEM)["spec"]["template"]["spec"]["containers"]
-    assert "--workers=2" in arguments[0]["args"]
-
-    helm("uninstall", "bud-operator")
-    assert len(kinds()) == 3
-    assert helm_cluster.get("bmodel,mdep")["items"]
-    helm("install", "bud-operator", CHART, "--set=crds.keep=false")
-    helm("upgrade", "bud-operator", CHART, "--set=crds.keep=false")
-    helm("uninstall", "bud-operator", "--wait")
-    assert not kinds()

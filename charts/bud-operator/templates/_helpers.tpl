@@ -32,6 +32,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Several releases may share a cluster where each serves its own namespaces. */ -}}
+{{- define "bud.clusterRole" -}}
+{{- include "bud.fullname" . }}{{ if .Values.namespaces }}-{{ .Release.Namespace }}{{ end }}
+{{- end -}}
+
+{{- define "bud.installsRuntimes" -}}
+{{- if and .Values.runtimes.enabled (not .Values.namespaces) }}true{{ end }}
+{{- end -}}
+
 {{- define "bud.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
@@ -49,4 +58,29 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+{{- end -}}
+
+{{- /* What all pods of the release have in common. */ -}}
+{{- define "bud.podSpec" -}}
+serviceAccountName: {{ include "bud.serviceAccount" . }}
+automountServiceAccountToken: true
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}

@@ -97,10 +97,17 @@ class Client:
         return await self._call("PATCH", path, params=params, body=document, content_type=_APPLY)
 
     async def merge(
-        self, patch: Object, resource: Resource, *, namespace: str | None, name: str, manager: str
+        self,
+        patch: Object,
+        resource: Resource,
+        *,
+        namespace: str | None,
+        name: str,
+        manager: str,
+        subresource: str = "",
     ) -> Object:
         """JSON merge patch (RFC 7386)."""
-        path, params = resource.path(namespace, name), {"fieldManager": manager}
+        path, params = resource.path(namespace, name, subresource), {"fieldManager": manager}
         return (await self._call("PATCH", path, params=params, body=patch, content_type=_MERGE))[1]
 
     async def create(self, document: Object, resource: Resource, *, namespace: str | None) -> Object:
