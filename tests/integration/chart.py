@@ -36,8 +36,8 @@ def run(cluster: Cluster | None, program: str, *arguments: str, stdin: str | Non
     return done.stdout
 
 
-def rendered(values: Values) -> str:
-    options = (f"--kube-version={tools.KUBERNETES}", f"--namespace={SYSTEM}", "--values=-")
+def rendered(values: Values, *, namespace: str = SYSTEM) -> str:
+    options = (f"--kube-version={tools.KUBERNETES}", f"--namespace={namespace}", "--values=-")
     return run(None, "helm", "template", "bud-operator", CHART, *options, stdin=json.dumps(values))
 
 

@@ -90,8 +90,11 @@ class Repository:
 
     def commit(self, *objects: Mapping[str, Any]) -> str:
         """A new revision that holds these objects and nothing else; gives its name."""
-        text = "\n---\n".join(json.dumps(item) for item in objects)
-        archive = _archive({"objects.yaml": text})
+        return self.commit_files({"objects.yaml": "\n---\n".join(json.dumps(item) for item in objects)})
+
+    def commit_files(self, files: Mapping[str, str]) -> str:
+        """A new revision of these files, by path; gives its name."""
+        archive = _archive(files)
         digest = hashlib.sha256(archive).hexdigest()
         self.archives[f"/{digest}.tar.gz"] = archive
         meta = {"name": self.name, "namespace": self.namespace}

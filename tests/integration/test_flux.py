@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.handle import Cluster
 from tests.integration import flux
+from tests.integration.chart import ROOT, SYSTEM
 from tests.integration.flux import Repository
 from tests.waiting import eventually
 from tests.world import World, deployment, model
@@ -65,6 +66,17 @@ def test_flux_waits_corrects_reports_and_prunes(world: World, git: Repository) -
     assert [item["metadata"]["name"] for item in world.find("bmodel")] == ["tiny"]
     git.kubectl("delete", "kustomization", git.name, "--timeout=60s")
     eventually(lambda: nothing_left(world))
+
+
+def test_flux_installs_the_operator_from_this_very_tree(kinds: Cluster, git: Repository) -> None:
+    files = [path for folder in ("crds", "manifests") for path in (ROOT / folder).glob("*.yaml")]
+    revision = git.commit_files({str(path.relative_to(ROOT)): path.read_text() for path in files})
+    git.follow(path="./manifests", targetNamespace=SYSTEM, prune=False)
+    git.await_ready("True", revision)
+    git.reconcile("again")
+    operator = kinds.get("deployment.apps/bud-operator", "--namespace", SYSTEM)
+    assert operator["status"]["readyReplicas"] == 2
+    kinds.kubectl("delete", "namespace", SYSTEM, "--wait=false")
 
 
 def nothing_left(world: World) -> None:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from tests.cluster.handle import Cluster
+from tests.integration.chart import account, of_kind, rendered
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually
 from tests.world import World, deployment, model
 
-ALL = ["get", "list", "watch", "create", "patch", "delete"]
-RULES: list[dict[str, Any]] = [
-    {"apiGroups": ["bud.studio"], "resources": ["*"], "verbs": ["list", "watch", "patch"]},
-    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ALL},
-    {"apiGroups": [""], "resources": ["services", "persistentvolumeclaims"], "verbs": ALL},
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ALL},
-    {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ALL},
-    {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ALL},
-    {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ALL},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
-]
-READ = [{"apiGroups": ["bud.studio"], "resources": ["runtimes"], "verbs": ["list", "watch"]}]
+RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 
 
 @pytest.fixture
@@ -39,28 +24,12 @@ def worlds(kinds: Cluster, shared_operator: OperatorProcess) -> tuple[World, Wor
 
 
 def _kubeconfig(cluster: Cluster, worlds: tuple[World, ...], folder: Path) -> Path:
+    """The rights that the chart gives to an operator of these namespaces, which is installed in the first."""
     home = worlds[0].namespace
-    rbac = "rbac.authorization.k8s.io"
-    subjects = [{"kind": "ServiceAccount", "name": "narrow", "namespace": home}]
-    read = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": f"read-{home}"}, "rules": READ}
-    bound = {
-        "apiVersion": f"{rbac}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": f"read-{home}"}, "subjects": subjects,
-        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": f"read-{home}"},
-    }  # fmt: skip
-    cluster.kubectl("-n", home, "create", "serviceaccount", "narrow")
-    cluster.apply(read, bound)
-    for world in worlds:
-        role = {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": {"name": "bud"}, "rules": RULES}
-        binding = {
-            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": {"name": "bud"}, "subjects": subjects,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "bud"},
-        }  # fmt: skip
-        world.apply(role, binding)
-    config: dict[str, Any] = yaml.safe_load(cluster.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": cluster.kubectl("-n", home, "create", "token", "narrow").strip()}
-    path = folder / "kubeconfig"
-    path.write_text(json.dumps(config))
-    return path
+    values = {"namespaces": [world.namespace for world in worlds], "rbac": {"aggregate": False}}
+    text = rendered(values, namespace=home)
+    cluster.apply(*(item for kind in RIGHTS for item in of_kind(kind, text)))
+    return account(cluster, folder, namespace=home)
 
 
 def test_the_named_namespaces_are_served_with_no_right_beyond_them(
@@ -69,7 +38,7 @@ def test_the_named_namespaces_are_served_with_no_right_beyond_them(
     first, second, other = worlds
     kubeconfig = _kubeconfig(kinds, (first, second), tmp_path)
     other.apply(model("tiny"))
-    options = ("--namespace", first.namespace, "--namespace", second.namespace)
+    options = ("--namespace", first.namespace, "--namespace", second.namespace, "--lease-namespace", first.namespace)
     with operator_process(kubeconfig, tmp_path / "log", *options) as operator:
         for world in (first, second):
             world.serve("chat")
