@@ -100,7 +100,15 @@ class Operator:
 
     def _reflect(self, resources: Iterable[Resource], *, trim: Trim, selector: str = "") -> list[Reflector]:
         return [
-            Reflector(self._client, self._store, resource, trim=trim, selector=selector, namespace=namespace)
+            Reflector(
+                self._client,
+                self._store,
+                resource,
+                trim=trim,
+                selector=selector,
+                namespace=namespace,
+                after_list=self._queue.hurry,
+            )
             for resource in resources
             for namespace in (self._settings.namespaces if resource.namespaced else ()) or ("",)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bud.api import DEPLOYMENT, MODEL
@@ -38,7 +39,9 @@ def _links(resource: Resource, raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | None) -> Iterator[Key]:
-    """Keys of what depends on the object that changed from `old` to `new`."""
+    """Keys of what depends on the object that changed from `old` to `new`: none, when nothing that decides did."""
+    if old is not None and new is not None and replace(old, version=new.version) == new:
+        return
     for seen in (old, new):
         if seen is None:
             continue

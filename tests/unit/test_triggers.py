@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bud.kube.gpus import NodeGpu
-from bud.kube.kinds import CLAIMS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, Resource, child_name
-from bud.kube.seen import Claim, Node, Pod, Seen, see
+from bud.kube.kinds import AUTOSCALERS, CLAIMS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, Resource, child_name
+from bud.kube.seen import Claim, Node, Nothing, Pod, Seen, see
 from bud.kube.store import Store
 from bud.model.plan import FINALIZER
 from bud.triggers import affected, see_linked
@@ -79,6 +79,13 @@ def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_every_deploy
     assert set(affected(store(), NODES, before, replace(before, version=2))) == set()
     after = replace(before, version=2, data=Node(()))
     assert len(set(affected(store(), NODES, before, after))) == 2
+
+
+def test_a_new_version_of_a_child_in_which_nothing_that_decides_changed_concerns_nobody() -> None:
+    before = child(AUTOSCALERS, Nothing(), kind="Deployment", owner=child_name("Deployment", "ns", "chat"))
+    assert set(affected(store(), AUTOSCALERS, before, replace(before, version=2))) == set()
+    edited = replace(before, version=2, fingerprint=b"other")
+    assert set(affected(store(), AUTOSCALERS, before, edited)) == {("Deployment", "ns", "chat")}
 
 
 def test_a_model_that_wanted_a_copy_before_is_remembered_by_its_owner_reference() -> None:

@@ -65,6 +65,11 @@ class Queue(Generic[K]):
             known.cancel()
         self._timers[key] = loop.call_later(delay, self.add, key)
 
+    def hurry(self) -> None:
+        """Has every key that waits after a failure worked on now: what was in its way may be gone."""
+        for key in [key for key in self._timers if key in self._failures]:
+            self.add(key)
+
     async def run(self) -> None:
         """Works until cancelled."""
         try:

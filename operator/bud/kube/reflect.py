@@ -18,17 +18,17 @@ log = logging.getLogger("bud.reflect")
 
 Trim = Callable[[Resource, Object], Seen]
 
-_MAX_BACKOFF = 30.0
+_MAX_BACKOFF = 10.0
 
 
 class Reflector:
     """Keeps the store true for one resource; `listed` is set once the first list is in.
 
     A list replaces what is known, so that what a broken watch missed is repaired. `selector` filters at the server;
-    `namespace` narrows it to one, empty for all.
+    `namespace` narrows it to one, empty for all; `after_list` is called after every list.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  two to reach the cluster, one to fill, four that say what and how
         self,
         client: Client,
         store: Store,
@@ -37,6 +37,7 @@ class Reflector:
         trim: Trim,
         selector: str = "",
         namespace: str = "",
+        after_list: Callable[[], object] = lambda: None,
     ) -> None:
         self._client = client
         self._store = store
@@ -44,6 +45,7 @@ class Reflector:
         self._trim = trim
         self._selector = selector
         self.namespace = namespace
+        self._after_list = after_list
         self.listed = asyncio.Event()
         self._heard = -math.inf
 
@@ -81,6 +83,7 @@ class Reflector:
         self._store.replace(self.resource, items, int(version), namespace=self.namespace)
         self._heard = asyncio.get_running_loop().time()
         self.listed.set()
+        self._after_list()
         return version
 
     async def _watch(self, version: str) -> None:

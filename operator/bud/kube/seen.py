@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
 import orjson
@@ -170,12 +171,12 @@ def _seen(resource: Resource, raw: Raw, data: object, links: frozenset[str]) -> 
     labels = metadata.get("labels") or {}
     return Seen(
         resource=resource,
-        namespace=metadata.get("namespace", ""),
-        name=metadata["name"],
+        namespace=intern(metadata.get("namespace", "")),
+        name=intern(metadata["name"]),
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
-        owner_kind=labels.get(OWNER_KIND, ""),
-        owner_name=labels.get(OWNER_NAME, ""),
+        owner_kind=intern(labels.get(OWNER_KIND, "")),
+        owner_name=intern(labels.get(OWNER_NAME, "")),
         owner_uids=frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
         deleting="deletionTimestamp" in metadata,
         fingerprint=fingerprint(raw),
@@ -190,7 +191,8 @@ def _conditions(raw: Raw) -> dict[str, Raw]:
 
 def _bud_annotations(raw: Raw) -> Raw:
     annotations = raw["metadata"].get("annotations") or {}
-    return {key: value for key, value in annotations.items() if key.startswith("bud.studio/")}
+    # Hundreds of Deployments have the very same note of what they were started with.
+    return {key: intern(value) for key, value in annotations.items() if key.startswith("bud.studio/")}
 
 
 def _edited(raw: Raw) -> frozenset[str]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
-from bud.errors import ApiForbidden, ApiRefused, ApiUnavailable, NameConflict
+from bud.errors import ApiConflict, ApiForbidden, ApiRefused, ApiUnavailable, NameConflict
 from bud.kube.client import Client, Object
 from bud.kube.kinds import (
     EVENTS,
@@ -31,6 +31,9 @@ Count = Callable[[str, str], None]
 """Called with the verb and the kind of every write."""
 Fence = Callable[[], AbstractAsyncContextManager[None]]
 """Around every write: raises `WaitingError` when this process must not write any more."""
+
+_OF_NOTHING = "1"
+"""The version of an empty database: an apply that names it creates, or is answered by 409 and changes nothing."""
 
 _NOTE_LIMIT = 1000
 _REMEMBERED = 1000
@@ -153,18 +156,28 @@ class Writer:
             )
 
     async def _create(self, document: Object, resource: Resource, wanted: bytes) -> bool:
-        """What the store lacks may be there without our labels: it is somebody else's, or ours with its labels lost."""
+        """Makes what the store lacks, and changes nothing that is there: it may not be ours."""
+        new = document | {"metadata": {**document["metadata"], "resourceVersion": _OF_NOTHING}}
+        try:
+            async with self._writing("create", resource):
+                _, answer = await self._client.apply(new, resource, manager=MANAGER, force=True)
+        except ApiConflict:
+            answer = await self._take_back(document, resource)
+        return self._take(answer, resource, wanted)
+
+    async def _take_back(self, document: Object, resource: Resource) -> Object:
+        """An object that is there without our labels is somebody else's, or ours with its labels lost."""
         metadata = document["metadata"]
         try:
             live = await self._client.get(resource, namespace=metadata.get("namespace"), name=metadata["name"])
         except ApiRefused as error:
-            if error.status != 404:
+            if error.status != 404:  # else it has gone since, or the conflict was over something else
                 raise
         else:
             _same_owner(see(resource, live), metadata)
-        async with self._writing("create", resource):
-            _, answer = await self._client.apply(document, resource, manager=MANAGER, force=True)
-        return self._take(answer, resource, wanted)
+            document = document | {"metadata": {**metadata, "uid": live["metadata"]["uid"]}}
+        async with self._writing("apply", resource):
+            return (await self._client.apply(document, resource, manager=MANAGER, force=True))[1]
 
     @contextlib.asynccontextmanager
     async def _writing(self, verb: str, resource: Resource) -> AsyncIterator[None]:

@@ -15,7 +15,9 @@ from tests.virtual_time import run
 Work = Callable[[str], Awaitable[float | None]]
 
 
-def times_of(work: Work, *, seconds: float, added: dict[float, str]) -> list[tuple[float, str]]:
+def times_of(
+    work: Work, *, seconds: float, added: dict[float, str], hurried: float | None = None
+) -> list[tuple[float, str]]:
     """Runs `work` behind a queue for some virtual seconds; gives when each key was worked on."""
     seen: list[tuple[float, str]] = []
 
@@ -29,6 +31,8 @@ def times_of(work: Work, *, seconds: float, added: dict[float, str]) -> list[tup
         queue: Queue[str] = Queue(recorded, workers=2)
         for when, key in added.items():
             loop.call_at(when, queue.add, key)
+        if hurried is not None:
+            loop.call_at(hurried, queue.hurry)
         task = asyncio.create_task(queue.run())
         await asyncio.sleep(seconds)
         task.cancel()
@@ -85,6 +89,11 @@ def test_a_change_cuts_a_delay_short() -> None:
         1.4,
         2.0,
     ]
+
+
+def test_what_waits_after_a_failure_is_hurried_and_what_asked_to_come_back_is_not() -> None:
+    assert 2.0 in [when for when, _ in times_of(unavailable, seconds=5, added={0.0: "a"}, hurried=2.0)]
+    assert [when for when, _ in times_of(again_in_five, seconds=6, added={0.0: "a"}, hurried=2.0)] == [0.0, 5.0]
 
 
 def test_a_key_added_while_it_runs_runs_once_more_and_never_twice_at_once() -> None:
