@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import tools
+from tests.cluster.failure import Failed
 from tests.cluster.handle import Cluster
 from tests.cluster.programs import DIES_WITH_PARENT
 from tests.waiting import eventually
@@ -57,6 +58,12 @@ def install(cluster: Cluster) -> None:
     names = ["kustomizations.kustomize.toolkit.fluxcd.io"]
     names += [f"{plural}.source.toolkit.fluxcd.io" for plural in _SOURCES.values()]
     cluster.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in names))
+    eventually(lambda: _served(cluster, set(names)))  # the controller ends when it finds one missing
+
+
+def _served(cluster: Cluster, names: set[str]) -> None:
+    known = cluster.kubectl("api-resources", "--output=name", "--cached=false").split()
+    assert names <= set(known)
 
 
 @contextmanager
@@ -69,10 +76,18 @@ def controller(cluster: Cluster, log: Path) -> Iterator[None]:
             [*DIES_WITH_PARENT, tools.path(CONTROLLER), *options], env=environment, stdout=output, stderr=output
         )
         try:
+            eventually(lambda: _works(process, log))
             yield
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _works(process: subprocess.Popen[bytes], log: Path) -> None:
+    said = log.read_text()
+    if process.poll() is not None:
+        raise Failed(f"{CONTROLLER} ended:\n{said[-2000:]}")
+    assert "Starting workers" in said
 
 
 @dataclass

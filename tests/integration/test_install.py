@@ -82,6 +82,7 @@ def test_the_chart_passes_helms_own_checks() -> None:
 def test_the_manifests_are_those_of_the_chart() -> None:
     for path, text in generate.manifests().items():
         assert path.read_text() == text, "run `make manifests`"
+    assert not of_kind("CustomResourceDefinition", (ROOT / "manifests/operator.yaml").read_text())
 
 
 @pytest.mark.parametrize(
