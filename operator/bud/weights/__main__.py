@@ -1,7 +1,8 @@
 """`bud-weights`: downloads and checks the weights that `BUD_WEIGHTS_CONFIG` names, or checks those that are there.
 
 Exit codes: 0 done; 10 it cannot heal by trying again; 1 it may; 143 after SIGTERM (130 after SIGINT). A stop at any
-moment is safe: the next start continues. See docs/weights.md.
+moment is safe: the next start continues. A copy in a node's cache may be held then, until SIGTERM, by the same process.
+See docs/weights.md and docs/node-cache.md.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from bud.weights import cache
 from bud.weights.config import Config, load, secrets
-from bud.weights.download import download
+from bud.weights.download import Result, download
 from bud.weights.errors import Failure, Permanent
 from bud.weights.guard import Guard
 from bud.weights.report import Redactor, Report, write_termination
@@ -69,12 +72,23 @@ def run(environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
 
 def _watched(config: Config, report: Report) -> dict[str, Any]:
     """The work runs in a thread, so that this one tells the progress and hears signals at once."""
-    work = ThreadPoolExecutor(1, thread_name_prefix="download").submit(download, config, report)
+    work = ThreadPoolExecutor(1, thread_name_prefix="download").submit(_work, config, report)
     while not wait([work], timeout=TICK_SECONDS).done:
         report.tick()
-    result = work.result()
+    result, lock = work.result()
     report.tick()
-    return asdict(result)
+    if config.cache and config.cache.hold:
+        report.say("the copy is whole, and held")
+        # Blocked over the change of programs, which forgets our handlers: the next one hears what came meanwhile.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        os.execv(sys.executable, [sys.executable, "-I", "-S", str(Path(__file__).with_name("hold.py")), str(lock)])
+    return asdict(result) if result else {}
+
+
+def _work(config: Config, report: Report) -> tuple[Result | None, int]:
+    if config.cache:
+        return cache.fill(config, config.cache, report)
+    return download(config, report), -1
 
 
 def main() -> NoReturn:

@@ -124,14 +124,35 @@ class Settings(_Model):
     parallel: Annotated[int, Field(ge=1, le=32)] = 4
 
 
+class Cache(_Model):
+    """The cache of a node that the target is a copy in: `target` is `<root>/<namespace>/<copy>`.
+
+    `size_bytes`: what all its copies may take. `digest` and `bytes`: those of the Model; without, the source decides.
+    `hold`: keep the copy from being evicted until SIGTERM, once it is whole.
+    """
+
+    root: Path
+    size_bytes: Annotated[int, Field(gt=0)]
+    digest: str | None = None
+    bytes: int | None = None
+    hold: bool = False
+
+
 class Config(_Model):
     """One download. `sha256` maps relative file names to the hashes that the user demands."""
 
     source: Source
     sha256: dict[str, Sha256] = Field(default_factory=dict)
     target: Path
+    cache: Cache | None = None
     settings: Settings = Settings()
     credentials: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _target_is_a_copy(self) -> Self:
+        if self.cache and self.target.parent.parent != self.cache.root:
+            raise ValueError("target must be cache.root/<namespace>/<copy>")
+        return self
 
 
 def credentials(environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +44,29 @@ def download(config: Config, report: Report) -> Result:
                 return _hash_in_place(config, report, path=config.source.local.path)
             except PermissionError as error:
                 raise _unreadable(error) from None
-        return _bring(config, report)
+        return bring(config, report)
     except OSError as error:
         raise disk_failure(error) from None
 
 
-def _bring(config: Config, report: Report) -> Result:
+def require_space(steps: Sequence[Step], volume: Volume) -> None:
+    """Raises `Permanent` (InsufficientSpace) before the first byte rather than in the middle of the night."""
+    missing, free = sum(step.missing for step in steps), volume.free_bytes()
+    if missing <= free:
+        return
+    whole = sum(step.file.size or 0 for step in steps)
+    raise Permanent(
+        "InsufficientSpace",
+        f"{_gib(missing)} are still to be written but only {_gib(free)} are free: raise spec.storage.size to at least "
+        f"{math.ceil(whole * 1.05 / GIB)}Gi, or narrow the source to fewer files",
+    )
+
+
+def bring(config: Config, report: Report, *, room: Callable[[Sequence[Step], Volume], None] = require_space) -> Result:
+    """Fetches what the target lacks. `room` is called before the first byte; see `require_space`.
+
+    Raises `OSError` besides the failures of a download.
+    """
     stop = threading.Event()
     source = _source(config)
     volume = Volume(config.target)
@@ -62,7 +79,7 @@ def _bring(config: Config, report: Report) -> Result:
         for step in steps:
             if step.action is Action.FETCH:
                 volume.discard(step.file.path)
-        _require_space(steps, volume.free_bytes())
+        room(steps, volume)
         report.progress.expect(files=len(files), size=_total(files))
         report.tick()
         transfer = Transfer(source=source, volume=volume, settings=config.settings, report=report, stop=stop)
@@ -144,19 +161,6 @@ def _source(config: Config) -> Source:
 def _total(files: Sequence[RemoteFile]) -> int | None:
     sizes = [file.size for file in files]
     return None if None in sizes else sum(size for size in sizes if size is not None)
-
-
-def _require_space(steps: Sequence[Step], free: int) -> None:
-    """Raises `Permanent` (InsufficientSpace) before the first byte rather than in the middle of the night."""
-    missing = sum(step.missing for step in steps)
-    if missing <= free:
-        return
-    whole = sum(step.file.size or 0 for step in steps)
-    raise Permanent(
-        "InsufficientSpace",
-        f"{_gib(missing)} are still to be written but only {_gib(free)} are free: raise spec.storage.size to at least "
-        f"{math.ceil(whole * 1.05 / GIB)}Gi, or narrow the source to fewer files",
-    )
 
 
 def _gib(count: int) -> str:

@@ -132,9 +132,9 @@ class Outcome:
 class Weights:
     """Runs `python -m bud.weights` with nothing in its environment but what is asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.target = folder / "weights"
-        self.target.mkdir()
+    def __init__(self, folder: Path, *, target: Path | None = None) -> None:
+        self.target = target or folder / "weights"
+        self.target.mkdir(parents=True)
         self._folder = folder
         self._runs = 0
 
@@ -144,9 +144,14 @@ class Weights:
         return self._folder / f"output-{self._runs}"
 
     def start(
-        self, source: Mapping[str, Any], *, sha256: Mapping[str, str] | None = None, **environment: str
+        self,
+        source: Mapping[str, Any],
+        *,
+        sha256: Mapping[str, str] | None = None,
+        cache: Mapping[str, Any] | None = None,
+        **environment: str,
     ) -> subprocess.Popen[bytes]:
-        config = {"source": source, "sha256": sha256 or {}, "target": str(self.target)}
+        config = {"source": source, "sha256": sha256 or {}, "target": str(self.target), "cache": cache}
         self._runs += 1
         env = {
             **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
