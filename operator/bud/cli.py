@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +14,10 @@ from bud.api import KINDS
 from bud.api.crd import crd, to_yaml
 from bud.app import Operator
 from bud.context import Settings
+from bud.engines.node_cache import NodeStorage
 from bud.errors import BudError
 from bud.kube.connect import connect
-from bud.kube.quantity import canonical
+from bud.kube.quantity import canonical, parse
 from bud.logs import LogFormat, LogLevel, configure
 
 VERSION = package_version("bud-operator")
@@ -74,6 +76,20 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             help="Namespace of the Lease by which one of several operators leads. Default: no Lease, for one alone.",
         ),
     ] = "",
+    node_cache_path: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_OPERATOR_NODE_CACHE_PATH",
+            help="Folder of every node in which Models with storage.mode PerNode keep copies. Default: none may.",
+        ),
+    ] = "",
+    node_cache_size: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_OPERATOR_NODE_CACHE_SIZE",
+            help="What the copies of one node may take together, as in 200Gi; what was used least recently goes first.",
+        ),
+    ] = "",
     http_port: Annotated[
         int,
         typer.Option(envvar="BUD_OPERATOR_HTTP_PORT", help="Port of /healthz, /readyz and /metrics.", min=1, max=65535),
@@ -104,6 +120,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
     settings = Settings(
         image=image,
         host_path_prefixes=tuple(allow_host_path or ()),
+        node_storage=_node_storage(node_cache_path, node_cache_size),
         default_volume_size=default_volume_size,
         workers=workers,
         resync_seconds=resync_seconds,
@@ -118,6 +135,23 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
     except BudError as error:
         typer.echo(f"bud-operator: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _node_storage(path: str, size: str) -> NodeStorage | None:
+    """Raises `typer.BadParameter` for one without the other, and for what makes no sense."""
+    if not path and not size:
+        return None
+    if not path.startswith("/") or ".." in path.split("/") or posixpath.normpath(path) == "/":
+        raise typer.BadParameter(
+            f"{path!r} is not an absolute path of a folder below /", param_hint="--node-cache-path"
+        )
+    try:
+        count = int(parse(size))
+    except BudError as error:
+        raise typer.BadParameter(str(error), param_hint="--node-cache-size") from error
+    if count <= 0:
+        raise typer.BadParameter(f"{size!r} is no size", param_hint="--node-cache-size")
+    return NodeStorage(posixpath.normpath(path), count)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bud.engines.node_cache import NodeStorage
 from bud.kube.client import Client
 from bud.kube.store import Store
 from bud.kube.write import Writer
@@ -16,7 +17,8 @@ from bud.metrics import Metrics
 class Settings:
     """How the operator was started.
 
-    `image` is the operator's own image, for download Jobs and answer checks; `workers` is how many objects are
+    `image` is the operator's own image, for download Jobs and answer checks; `node_storage` is where the nodes keep
+    copies of weights, if they may; `workers` is how many objects are
     worked on at once; `resync_seconds` is how often everything is looked at again; `namespaces` are those that are
     served, none for all of them; `lease_namespace` is that of the Lease by which one of several operators leads, empty
     for an operator that is alone.
@@ -24,6 +26,7 @@ class Settings:
 
     image: str
     host_path_prefixes: tuple[str, ...] = ()
+    node_storage: NodeStorage | None = None
     default_volume_size: str = "20Gi"
     workers: int = 16
     resync_seconds: float = 600.0

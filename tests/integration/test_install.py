@@ -28,7 +28,10 @@ ACCOUNT = f"system:serviceaccount:{SYSTEM}:bud-operator"
 EVERYTHING: Values = {
     "image": {"digest": "sha256:" + "a" * 64},
     "imagePullSecrets": [{"name": "registry"}],
-    "settings": {"allowHostPath": ["/mnt/models", "/srv"]},
+    "settings": {
+        "allowHostPath": ["/mnt/models", "/srv"],
+        "nodeCache": {"path": "/var/lib/bud/models", "size": "200Gi"},
+    },
     "serviceAccount": {"annotations": {"team": "serving"}},
     "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
     "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],

@@ -25,6 +25,11 @@ def run(*arguments: str) -> tuple[int, str]:
         (("--log-level", "loud"), "'debug', 'info', 'warning', 'error'"),
         (("--default-volume-size", "10Zz"), "is not a Kubernetes quantity"),
         (("--allow-host-path", "models"), "is not an absolute path"),
+        (("--node-cache-path", "models", "--node-cache-size", "1Gi"), "is not an absolute path"),
+        (("--node-cache-path", "/", "--node-cache-size", "1Gi"), "is not an absolute path of a folder below /"),
+        (("--node-cache-size", "many", "--node-cache-path", "/models"), "not a Kubernetes quantity"),
+        (("--node-cache-size", "", "--node-cache-path", "/models"), "not a Kubernetes quantity"),
+        (("--node-cache-size", "0", "--node-cache-path", "/models"), "is no size"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(arguments: tuple[str, ...], message: str) -> None:

@@ -152,6 +152,11 @@ AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadOnlyMany", "ReadWrit
 class ModelStorage(Resource):
     """The volume that keeps the weights."""
 
+    mode: Literal["Shared", "PerNode"] = Field(
+        "Shared",
+        description="Shared: one volume, which all pods mount. PerNode: every node that serves the model keeps a copy "
+        "on its own disk, within the quota that the operator was started with.",
+    )
     size: Quantity | None = Field(
         None,
         description="Size of the volume. Default: the operator's (20Gi unless it was set otherwise). A larger size "
@@ -177,7 +182,14 @@ class ModelStorage(Resource):
     )
 
 
+_PER_NODE = "!has(self.mode) || self.mode != 'PerNode'"
 _STORAGE_RULES = rules(
+    rule(
+        f"{_PER_NODE} || !(has(self.size) || has(self.storageClassName) || has(self.accessModes) || "
+        "has(self.claimName) || has(self.reclaim))",
+        "mode PerNode keeps copies on the nodes' own disks: remove size, storageClassName, accessModes, claimName and "
+        "reclaim, or set mode to Shared",
+    ),
     rule(
         "!has(self.claimName) || !(has(self.size) || has(self.storageClassName) || has(self.accessModes))",
         "claimName names a claim that exists: remove size, storageClassName and accessModes, or remove claimName",
@@ -197,7 +209,13 @@ class ModelSpec(Resource):
             rule(
                 "!has(self.source.local) || !has(self.storage) || !has(self.storage.claimName)",
                 "weights of source.local stay where they are: remove storage.claimName",
-            )
+            ),
+            rule(
+                "!has(self.storage) || !has(self.storage.mode) || self.storage.mode != 'PerNode' || "
+                "!(has(self.source.local) || has(self.serviceAccountName))",
+                "with storage.mode PerNode the engine's pods fetch the weights: remove serviceAccountName (use "
+                "credentialsSecretRef), and for source.local set storage.mode to Shared",
+            ),
         )
     )
 
@@ -256,7 +274,9 @@ class Copy(Status):
 
     cluster: Label = Field(description="Cluster that holds the copy.")
     claim_name: ShortText = Field("", description="PersistentVolumeClaim that holds it; empty for hostPath.")
-    path: Annotated[str, Field(max_length=1024)] = Field("", description="Folder or file within the volume.")
+    path: Annotated[str, Field(max_length=1024)] = Field(
+        "", description="Folder or file within the volume; with storage.mode PerNode, folder in the nodes' cache."
+    )
 
 
 class ModelStatus(Status):

@@ -71,6 +71,7 @@ def gather(context: Context, owner: Seen) -> View:
         pods=_pods(context, owner.namespace, identity),
         operator_image=context.settings.image,
         host_path_prefixes=context.settings.host_path_prefixes,
+        node_storage=context.settings.node_storage,
     )
 
 
@@ -90,13 +91,15 @@ def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
     own: Own = seen.data
     known = read_status(ModelStatus, own.status)
     try:
-        local = ModelSpec.model_validate(own.spec).source.local
+        spec = ModelSpec.model_validate(own.spec)
     except ValueError:
         return ModelSeen(ModelStatus(), current=False)
     # An edit that leaves the copy as it is, as of free metadata, leaves it current.
-    same_copy = any({f"id:{copy.claim_name}", f"id:{copy.path}"} & seen.links for copy in known.copies)
+    names = {name for copy in known.copies for name in (copy.claim_name, copy.path, copy.path.rpartition("/")[2])}
+    same_copy = any(f"id:{name}" in seen.links for name in names)
     current = same_copy or known.observed_generation == own.generation
-    return ModelSeen(known, current, local.host_path or "" if local is not None else "")
+    local = spec.source.local
+    return ModelSeen(known, current, local.host_path or "" if local is not None else "", spec)
 
 
 def _older(context: Context, owner: Seen, identity: str) -> str:

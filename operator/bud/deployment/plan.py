@@ -11,6 +11,7 @@ from bud.deployment.replicas import may_be_several
 from bud.deployment.started import started_with
 from bud.deployment.view import ModelSeen, View, active_scaling
 from bud.engines.gpu import Gpus, any_gpus, exact_gpus, named_gpus
+from bud.engines.node_cache import NodeCache, node_cache
 from bud.engines.pod import Document, Engine, Weights, is_below
 from bud.engines.select import Wants, check, choose, references
 from bud.errors import InvalidError, NameConflict, WaitingError
@@ -47,6 +48,8 @@ def plan(view: View) -> Plan:
         # The weights that are served are as good as before: stopping, scaling and healing need no others.
         weights, waiting = started.weights, error
     _check_path(view, weights)
+    if started is not None and started.unchanged:
+        weights = _as_started(weights, started.weights)
     engine = started.engine if started is not None and started.unchanged else _engine(view, weights)
     objects = [(APPS, app(view, engine, weights)), (SERVICES, service(view, engine))]
     if (scaling := active_scaling(view.spec)) is not None:
@@ -71,15 +74,36 @@ def _weights(view: View) -> Weights:
             raise WaitingError(f"Model {name} failed; see kubectl describe bmodel {name}", reason="ModelFailed")
         raise WaitingError(f"Model {name} is {_progress(model)}", reason="ModelNotReady")
     copy = status.copies[0]
+    cache = _node_cache(view, model, copy.path)
     return Weights(
         claim_name=copy.claim_name,
         host_path=model.host_path,
-        directory=copy.path,
+        directory="" if cache is not None else copy.path,
         file=status.file,
         bytes=status.bytes or 0,
         format=status.format,
         task=status.task,
+        node_cache=cache,
     )
+
+
+def _node_cache(view: View, model: ModelSeen, folder: str) -> NodeCache | None:
+    if model.spec is None or model.spec.storage.mode != "PerNode":
+        return None
+    if view.node_storage is None:
+        raise WaitingError(
+            f"Model {view.spec.model_ref.name} has spec.storage.mode PerNode, which this operator was not started for; "
+            "ask the administrator for --node-cache-path and --node-cache-size, or set the mode to Shared",
+            reason="NodeCacheNotEnabled",
+        )
+    return node_cache(model.spec, model.status, view.node_storage, folder=folder)
+
+
+def _as_started(weights: Weights, started: Weights) -> Weights:
+    """The same copy in a cache that the administrator has since moved or sized otherwise restarts nobody."""
+    now, then = weights.node_cache, started.node_cache
+    same = now is not None and then is not None and (now.folder, now.digest) == (then.folder, then.digest)
+    return replace(weights, node_cache=then) if same else weights
 
 
 def _check_path(view: View, weights: Weights) -> None:

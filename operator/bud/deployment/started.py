@@ -18,6 +18,7 @@ from bud.api.deployment import DeploymentSpec
 from bud.api.runtime import RuntimeSpec
 from bud.deployment.view import View
 from bud.engines.gpu import Gpus
+from bud.engines.node_cache import NodeCache
 from bud.engines.pod import Engine, Weights
 
 ENGINE_ANNOTATION = "bud.studio/engine"
@@ -56,7 +57,7 @@ def started_with(view: View) -> Started | None:
             operator_image=known["operatorImage"],
             gpus=_gpus(known.get("gpus")),
         )
-        weights = Weights(**known["weights"])
+        weights = _weights(known["weights"])
         unchanged = known["spec"] == pod_digest(view.spec) and view.spec.update_policy != "Auto"
     except (ValueError, KeyError, TypeError):
         return None
@@ -75,6 +76,11 @@ def _gpus(known: Mapping[str, Any] | None) -> Gpus | None:
     return Gpus(known["vendor"], known["resource"], products)
 
 
+def _weights(known: Mapping[str, Any]) -> Weights:
+    cache = known.get("node_cache")
+    return Weights(**{**known, "node_cache": NodeCache(**cache) if cache is not None else None})
+
+
 def pod_digest(spec: DeploymentSpec) -> str:
     fields = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_THE_PODS, exclude_defaults=True)
     return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
@@ -89,6 +95,6 @@ def note(spec: DeploymentSpec, engine: Engine, weights: Weights) -> str:
         "runtimeName": engine.runtime_name,
         "spec": pod_digest(spec),
         "version": VERSION,
-        "weights": asdict(weights),
+        "weights": {key: value for key, value in asdict(weights).items() if (key, value) != ("node_cache", None)},
     }
     return orjson.dumps(known, option=orjson.OPT_SORT_KEYS).decode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import orjson
+
 from bud.api.conditions import READY, RECONCILING, REPLICAS_IGNORED, Notice, Verdict, conditions, find
 from bud.api.deployment import DeploymentPhase, DeploymentStatus, EffectiveResources
 from bud.deployment import rollout
@@ -12,11 +14,12 @@ from bud.deployment.children import selector
 from bud.deployment.plan import Plan
 from bud.deployment.replicas import replicas
 from bud.deployment.view import View, active_scaling
+from bud.engines import node_cache
 from bud.engines.pod import ENGINE, PROBE, sizes
 from bud.errors import BudError, InvalidError
 from bud.kube.seen import App, Container, Pod
 
-_LACKING = ("Unschedulable", "QuotaExceeded", "ReplicaFailure")
+_LACKING = ("Unschedulable", "QuotaExceeded", "ReplicaFailure", "NodeCacheFull")
 """Reasons for which a Deployment waits for the cluster rather than having failed."""
 
 
@@ -165,9 +168,16 @@ def _incomplete(view: View, app: App, *, finished: bool) -> tuple[DeploymentPhas
     if app.updated == app.wanted and app.available > 0:
         detail = f"; {trouble[1]}" if trouble else ""
         return "Scaling", Verdict(serves, "Scaling", counted + detail, reconciling=unfinished)
-    going = "the engine starts" if app.updated == app.wanted else f"{app.updated} of {app.wanted} have the present spec"
+    going = _step(view.pods) if app.updated == app.wanted else f"{app.updated} of {app.wanted} have the present spec"
     detail = f"; {trouble[1] if trouble else going}"
     return "Deploying", Verdict(serves, "Deploying", counted + detail, reconciling=unfinished)
+
+
+def _step(pods: Iterable[Pod]) -> str:
+    """What a pod does that merely starts."""
+    states = [container for pod in pods if not pod.ready for container in pod.containers]
+    fetching = any(container.name == node_cache.CONTAINER and not container.ready for container in states)
+    return "the weights are brought to the node" if fetching else "the engine starts"
 
 
 def _refusal(app: App) -> tuple[str, str] | None:
@@ -178,6 +188,9 @@ def _refusal(app: App) -> tuple[str, str] | None:
         return "QuotaExceeded", f"{app.failure}; raise the ResourceQuota, or ask for less in spec.resources"
     if "no PriorityClass" in app.failure:
         return "ReplicaFailure", f"{app.failure}; correct spec.priorityClassName or create that PriorityClass"
+    if "violates PodSecurity" in app.failure and "hostPath" in app.failure:
+        remedy = "weights on the node need a namespace at Pod Security level privileged, or storage of mode Shared"
+        return "ReplicaFailure", f"{app.failure}; {remedy}"
     return "ReplicaFailure", app.failure
 
 
@@ -204,6 +217,8 @@ def _container_trouble(container: Container) -> tuple[str, str] | None:
         )
     if reason in ("CreateContainerConfigError", "CreateContainerError"):
         return "ContainerConfigInvalid", f"container {container.name} cannot be created: {message}"
+    if container.name == node_cache.CONTAINER and container.exit_code not in (None, 0) and not container.ready:
+        return _weights_trouble(container)
     if container.name in (ENGINE, PROBE) and container.exit_code not in (None, 0) and not container.ready:
         last = container.exit_message.strip().splitlines()[-1:] or [container.exit_reason]
         why = "out of memory: raise spec.resources.memory" if container.exit_reason == "OOMKilled" else last[0][:300]
@@ -211,3 +226,16 @@ def _container_trouble(container: Container) -> tuple[str, str] | None:
             f"container {container.name} exited with code {container.exit_code} ({container.restarts} restarts): {why}"
         )
     return None
+
+
+def _weights_trouble(container: Container) -> tuple[str, str]:
+    """What the download program tells of a copy that does not get whole on its node."""
+    try:
+        told = orjson.loads(container.exit_message)["error"]
+        reason, message = str(told["reason"]), str(told["message"])
+    except (ValueError, KeyError, TypeError):
+        why = f"{container.exit_reason} {container.exit_message[-300:]}".strip()
+        return "WeightsFailed", f"the weights cannot be brought to the node: exit code {container.exit_code}: {why}"
+    if not reason.isalnum():
+        reason = "WeightsFailed"
+    return reason, f"the weights cannot be brought to the node: {message}; it is tried again"

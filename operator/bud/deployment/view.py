@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bud.api import DEPLOYMENT
 from bud.api.deployment import AutoScaling, DeploymentSpec
-from bud.api.model import ModelStatus
+from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
+from bud.engines.node_cache import NodeStorage
 from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import child_name
 from bud.kube.seen import App, Pod, Seen
@@ -16,11 +17,13 @@ from bud.kube.seen import App, Pod, Seen
 
 @dataclass(frozen=True)
 class ModelSeen:
-    """The Model that a Deployment refers to; `current` says whether its status answers its present source."""
+    """The Model that a Deployment refers to; `current` says whether its status answers its present source. `spec` is
+    None for one that cannot be read."""
 
     status: ModelStatus
     current: bool
     host_path: str = ""
+    spec: ModelSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class View:
     pods: tuple[Pod, ...]
     operator_image: str
     host_path_prefixes: tuple[str, ...]
+    node_storage: NodeStorage | None = None
 
     @property
     def id(self) -> str:

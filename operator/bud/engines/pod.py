@@ -10,7 +10,9 @@ from typing import Any
 
 from bud.api.deployment import DeploymentSpec, EnvVar, Resources
 from bud.api.runtime import RuntimeSpec
+from bud.engines import node_cache
 from bud.engines.gpu import Gpus
+from bud.engines.node_cache import NodeCache
 from bud.kube.quantity import binary, canonical, parse
 
 Document = dict[str, Any]
@@ -42,7 +44,7 @@ _GIB = 1024**3
 @dataclass(frozen=True)
 class Weights:
     """Where the weights are: a claim or a path of the node; within it, the folder ("" for all of it) and the main file
-    ("" for engines that load a folder)."""
+    ("" for engines that load a folder). With `node_cache` they are in the cache of each node instead."""
 
     claim_name: str
     host_path: str
@@ -51,6 +53,7 @@ class Weights:
     bytes: int
     format: str
     task: str
+    node_cache: NodeCache | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ def pod_template(spec: DeploymentSpec, *, served: Served, engine: Engine, weight
         "securityContext": POD_SECURITY,
         "volumes": _volumes(runtime, weights),
     }
-    if runtime.answer_check.enabled:
-        pod["initContainers"] = [_probe_container(served, engine, weights.task)]
+    if sidecars := _sidecars(served, engine, weights):
+        pod["initContainers"] = sidecars
     if spec.node_selector:
         pod["nodeSelector"] = dict(spec.node_selector)
     if tolerations := _tolerations(spec, engine.gpus):
@@ -118,6 +121,16 @@ def pod_template(spec: DeploymentSpec, *, served: Served, engine: Engine, weight
     if engine.gpus is not None and engine.gpus.products:
         pod["affinity"] = _gpu_affinity(engine.gpus)
     return {"metadata": _metadata(spec, served, runtime), "spec": pod}
+
+
+def _sidecars(served: Served, engine: Engine, weights: Weights) -> list[Document]:
+    """In the order of their starts: the engine comes after the weights."""
+    found = []
+    if weights.node_cache is not None:
+        found.append(node_cache.container(weights.node_cache, engine.operator_image))
+    if engine.runtime.answer_check.enabled:
+        found.append(_probe_container(served, engine, weights.task))
+    return found
 
 
 def _metadata(spec: DeploymentSpec, served: Served, runtime: RuntimeSpec) -> Document:
@@ -234,11 +247,13 @@ def _probe_container(served: Served, engine: Engine, task: str) -> Document:
 
 
 def _volumes(runtime: RuntimeSpec, weights: Weights) -> list[Document]:
-    if weights.host_path:
-        source: Document = {"hostPath": {"path": weights.host_path, "type": "Directory"}}
+    if weights.node_cache is not None:
+        volumes = node_cache.volumes(weights.node_cache)
+    elif weights.host_path:
+        volumes = [{"name": "weights", "hostPath": {"path": weights.host_path, "type": "Directory"}}]
     else:
-        source = {"persistentVolumeClaim": {"claimName": weights.claim_name, "readOnly": True}}
-    volumes: list[Document] = [{"name": "weights", **source}]
+        claim = {"claimName": weights.claim_name, "readOnly": True}
+        volumes = [{"name": "weights", "persistentVolumeClaim": claim}]
     volumes += [{"name": f"writable-{i}", "emptyDir": {}} for i in range(len(runtime.writable_paths))]
     if runtime.shared_memory:
         volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})

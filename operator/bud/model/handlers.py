@@ -83,6 +83,7 @@ def gather(context: Context, owner: Seen) -> View:
         operator_image=context.settings.image,
         default_size=context.settings.default_volume_size,
         host_path_prefixes=context.settings.host_path_prefixes,
+        node_storage=context.settings.node_storage,
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from bud.api import API_VERSION, MODEL
+from bud.engines import node_cache
+from bud.engines.node_cache import NodeStorage
 from bud.engines.pod import CONTAINER_SECURITY, POD_SECURITY, WEIGHTS_PATH, Document
 from bud.kube.kinds import JOBS, MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME
 from bud.model.view import View, describe
@@ -16,6 +19,8 @@ RESULT = "bud.studio/weights"
 """Annotation: what the download found (digest, bytes, revision, ...), as JSON; it outlives the Job."""
 IMAGE = "bud.studio/image"
 """Annotation on the Job: the image it was made with, which an upgrade must not change under it."""
+NODE_STORAGE = "bud.studio/node-storage"
+"""Annotation on the Job: the nodes' cache as it was when the Job was made, for the same reason."""
 SOURCE = "bud.studio/source"
 """Annotation: where the weights come from, for people."""
 
@@ -52,6 +57,9 @@ def result_annotation(view: View) -> dict[str, str]:
 def job(view: View) -> Document:
     image = view.job.data.annotations.get(IMAGE, view.operator_image) if view.job is not None else view.operator_image
     annotations = {IMAGE: image} | ({} if view.makes_claim else result_annotation(view))
+    storage = _node_storage(view)
+    if storage is not None:
+        annotations[NODE_STORAGE] = orjson.dumps(asdict(storage)).decode()
     return {
         "apiVersion": JOBS.api_version,
         "kind": JOBS.kind,
@@ -77,6 +85,14 @@ def job(view: View) -> Document:
     }
 
 
+def _node_storage(view: View) -> NodeStorage | None:
+    """A Job's pods cannot be changed: the cache is the one that it was made for."""
+    if not view.node_folder:
+        return None
+    made = view.job.data.annotations.get(NODE_STORAGE) if view.job is not None else None
+    return NodeStorage(**orjson.loads(made)) if made else view.node_storage
+
+
 def _labels(view: View) -> dict[str, str]:
     return {MANAGED_BY: MANAGER, OWNER_KIND: MODEL.kind, OWNER_NAME: view.id}
 
@@ -87,9 +103,11 @@ def _pod_metadata(view: View) -> Document:
 
 
 def _pod(view: View, image: str) -> Document:
-    local = view.spec.source.local
-    if local is not None and local.host_path is not None:
-        volume: Document = {"hostPath": {"path": local.host_path, "type": "Directory"}}
+    local, storage = view.spec.source.local, _node_storage(view)
+    if storage is not None:
+        volume: Document = node_cache.volume(storage.path)
+    elif local is not None and local.host_path is not None:
+        volume = {"hostPath": {"path": local.host_path, "type": "Directory"}}
     else:
         volume = {"persistentVolumeClaim": {"claimName": view.claim_name}}
     pod: Document = {
@@ -107,7 +125,8 @@ def _pod(view: View, image: str) -> Document:
 
 
 def _container(view: View, image: str) -> Document:
-    mount: Document = {"mountPath": WEIGHTS_PATH, "name": "weights"}
+    on_node = bool(view.node_folder)
+    mount: Document = {"mountPath": node_cache.MOUNT if on_node else WEIGHTS_PATH, "name": "weights"}
     if not view.downloads:
         mount["readOnly"] = True
     container: Document = {
@@ -119,21 +138,23 @@ def _container(view: View, image: str) -> Document:
         "image": image,
         "name": WORKER,
         "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "256Mi"}},
-        "securityContext": CONTAINER_SECURITY,
+        "securityContext": node_cache.SECURITY if on_node else CONTAINER_SECURITY,
         "volumeMounts": [mount, {"mountPath": "/tmp", "name": "tmp"}],
     }
     if view.spec.credentials_secret_ref is not None:
-        # The prefix keeps a Secret from setting variables that mean something else to the program.
-        secret = {"name": view.spec.credentials_secret_ref.name}
-        container["envFrom"] = [{"prefix": "BUD_CREDENTIAL_", "secretRef": secret}]
+        container["envFrom"] = node_cache.credentials(view.spec.credentials_secret_ref.name)
     return container
 
 
 def _config(view: View) -> dict[str, Any]:
+    wanted: dict[str, Any] = {"sha256": dict(view.spec.sha256)}
+    storage = _node_storage(view)
+    if storage is not None:
+        return wanted | {"source": node_cache.source_of(view.spec)} | node_cache.where(storage, view.node_folder)
     if view.spec.source.local is not None:
         source: dict[str, Any] = {"local": {"path": view.directory or "."}}
         target = WEIGHTS_PATH
     else:
-        source = view.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        source = node_cache.source_of(view.spec)
         target = "/".join(part for part in (WEIGHTS_PATH, view.directory) if part)
-    return {"source": source, "sha256": dict(view.spec.sha256), "target": target}
+    return {"source": source, **wanted, "target": target}

@@ -29,6 +29,12 @@ def plan(view: View) -> Plan:
     Raises `WaitingError` while something outside the spec is missing, and `InvalidError` for a spec that cannot work.
     """
     _check_given(view)
+    if view.node_folder and view.node_storage is None:
+        raise InvalidError(
+            "spec.storage.mode PerNode needs an operator that was started with --node-cache-path and "
+            "--node-cache-size: ask the administrator for it, or set spec.storage.mode to Shared",
+            reason="NodeCacheNotEnabled",
+        )
     if view.older_claim:
         raise WaitingError(
             f"claim {view.id} of before is still being deleted; it goes when the last pod that mounts it does",

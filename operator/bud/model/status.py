@@ -89,7 +89,7 @@ def _with_weights(view: View, phase: ModelPhase, shown: tuple[Condition, ...]) -
         format=format_of(view.spec, result),
         task=view.spec.task or served_as(result.get("task")),
         file=_file(view, str(result.get("file") or "")),
-        copies=(Copy(cluster="local", claim_name=view.claim_name, path=view.directory),),
+        copies=(Copy(cluster="local", claim_name=view.claim_name, path=view.node_folder or view.directory),),
         conditions=shown,
     )
 

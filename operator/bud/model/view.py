@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from bud.api.model import ModelSpec
+from bud.engines.node_cache import NodeStorage
 from bud.kube.kinds import slug
 from bud.kube.seen import Seen
 
@@ -52,6 +53,7 @@ class View:
     operator_image: str
     default_size: str
     host_path_prefixes: tuple[str, ...]
+    node_storage: NodeStorage | None = None
 
     @property
     def id(self) -> str:
@@ -70,14 +72,19 @@ class View:
     @property
     def claim_name(self) -> str:
         """The claim that holds the weights; "" for a path of the node."""
-        return given_claim(self.spec) or (self.id if self.downloads else "")
+        return given_claim(self.spec) or (self.id if self.makes_claim else "")
+
+    @property
+    def node_folder(self) -> str:
+        """Folder of the copy in the cache of each node; "" for weights in one volume."""
+        return f"{self.namespace}/{self.id}" if self.spec.storage.mode == "PerNode" else ""
 
     @property
     def directory(self) -> str:
         """Folder or file of the weights within their volume; "" for all of it."""
         local = self.spec.source.local
         if local is None:
-            return "" if self.makes_claim else self.id
+            return self.id if self.spec.storage.claim_name is not None else ""
         path = posixpath.normpath(local.path)
         return "" if path == "." or local.host_path else path
 
@@ -89,7 +96,7 @@ class View:
 
 def makes_claim(spec: ModelSpec) -> bool:
     """Whether the weights are kept in a claim that the operator makes."""
-    return spec.source.local is None and spec.storage.claim_name is None
+    return spec.source.local is None and spec.storage.claim_name is None and spec.storage.mode == "Shared"
 
 
 def given_claim(spec: ModelSpec) -> str | None:

@@ -180,7 +180,7 @@ class Weights:
         return Outcome(code=code, said=lines, output=output, message=message)
 
     def run(self, source: Mapping[str, Any], *, sha256: Mapping[str, str] | None = None, **environment: str) -> Outcome:
-        return self.finish(self.start(source, sha256=sha256, **environment))
+        return self.finish(self.start(source, sha256=sha256, cache=None, **environment))
 
     def files(self) -> dict[str, bytes]:
         """What an engine would see."""

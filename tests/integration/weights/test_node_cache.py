@@ -44,7 +44,7 @@ class Node:
     @contextlib.contextmanager
     def serving(self, copy: str, **cache: Any) -> Iterator[subprocess.Popen[bytes]]:
         """A pod that holds the whole copy."""
-        weights, process = self.pod(copy, hold=True, **cache)
+        _, process = self.pod(copy, hold=True, **cache)
         try:
             wait_until(lambda: holds(process), what=f"{copy} being held")
             yield process
@@ -99,7 +99,7 @@ def test_of_two_pods_that_start_at_once_one_fetches_and_the_other_waits(node: No
     (node.root / "a/one/a-one.bin").unlink()
     origin.faults({"/a-one.bin": {"hold_at": MEBI, "after": 1}})
     first, fetching = node.pod("a/one", digest=digest, hold=True)
-    wait_until(lambda: first.part_bytes() == MEBI, what="half of the copy")
+    wait_until(lambda: first.part_bytes() > MEBI // 2, what="a part of the copy")
     second, waiting = node.pod("a/one", digest=digest, hold=True)
     wait_until(lambda: "waiting for it" in second.output.read_text(), what="the second pod waiting")
     origin.faults({})
@@ -107,7 +107,7 @@ def test_of_two_pods_that_start_at_once_one_fetches_and_the_other_waits(node: No
         wait_until(lambda process=process: holds(process), what="the copy being held")  # type: ignore[misc]
         process.terminate()
         assert process.wait(timeout=20) == 0
-    assert [row["Range"] for row in origin.log("/a-one.bin")] == [None, None, f"bytes={MEBI}-"]
+    assert [row["Range"] is None for row in origin.log("/a-one.bin")] == [True, True, False]
 
 
 def test_what_was_used_least_recently_goes_first_and_only_as_much_as_is_needed(node: Node) -> None:
@@ -151,18 +151,19 @@ def test_a_download_under_way_counts_as_what_it_will_be(node: Node, origin: Orig
 def test_after_a_kill_the_part_is_continued(node: Node, origin: Origin) -> None:
     origin.faults({"/a-one.bin": {"hold_at": MEBI, "after": 1}})
     weights, process = node.pod("a/one")
-    wait_until(lambda: weights.part_bytes() == MEBI, what="half of the copy")
+    wait_until(lambda: weights.part_bytes() > MEBI // 2, what="a part of the copy")
     process.send_signal(signal.SIGKILL)
     process.wait()
+    left = weights.part_bytes()
     origin.faults({})
     assert node.fill("a/one").code == 0
-    assert origin.log("/a-one.bin")[-1]["Range"] == f"bytes={MEBI}-"
+    assert origin.log("/a-one.bin")[-1]["Range"] == f"bytes={left}-"
 
 
 def test_what_a_kill_left_counts_and_can_be_evicted(node: Node, origin: Origin) -> None:
     origin.faults({"/a-one.bin": {"hold_at": 2 * MEBI - 1, "after": 1}})
     weights, process = node.pod("a/one")
-    wait_until(lambda: weights.part_bytes() == 2 * MEBI - 1, what="most of the copy")
+    wait_until(lambda: weights.part_bytes() > MEBI + MEBI // 2, what="most of the copy")
     process.send_signal(signal.SIGKILL)
     process.wait()
     with node.serving("a/two"):

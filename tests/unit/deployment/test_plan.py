@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from bud.api.deployment import DeploymentSpec
+from bud.api.model import ModelSpec
 from bud.deployment.plan import plan
 from bud.deployment.started import ENGINE_ANNOTATION
 from bud.deployment.view import ModelSeen, View
 from bud.engines.gpu import Gpus
+from bud.engines.node_cache import NodeStorage
 from bud.errors import BudError, InvalidError, NameConflict, WaitingError
 from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import AUTOSCALERS, DISRUPTION_BUDGETS
@@ -37,6 +40,22 @@ FULL: dict[str, Any] = {
     "template": {"metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}}},
 }
 
+NODE = NodeStorage("/var/lib/bud/models", 200 * 1024**3)
+PER_NODE = replace(
+    model(
+        copies=[{"cluster": "local", "path": "team/tiny-11112222"}],
+        digest="sha256:" + "a" * 64,
+        revision="abc123",
+    ),
+    spec=ModelSpec.model_validate(
+        {
+            "source": {"huggingFace": {"repo": "team/tiny"}},
+            "storage": {"mode": "PerNode"},
+            "credentialsSecretRef": {"name": "hub"},
+        }
+    ),
+)
+
 GOLDENS = {
     "shortest": view(),
     "full": view(FULL, model=model(format="safetensors", bytes=14_000_000_000, file="")),
@@ -45,6 +64,7 @@ GOLDENS = {
     "weights-in-a-folder-of-a-claim": view(
         model=model(copies=[{"cluster": "local", "claimName": "shared", "path": "models/tiny"}])
     ),
+    "weights-on-every-node": view(model=PER_NODE, node_storage=NODE),
     "weights-on-the-node": view(model=replace(model(copies=[{"cluster": "local"}]), host_path="/mnt/models/tiny")),
 }
 
@@ -65,6 +85,7 @@ def test_the_objects_that_are_wanted(name: str) -> None:
             "HostPathNotAllowed",
             "not allowed",
         ),
+        (view(model=PER_NODE), WaitingError, "NodeCacheNotEnabled", "--node-cache-path"),
         (view(model=None), WaitingError, "ModelNotFound", "no Model tiny in namespace team.*spec.modelRef.name"),
         (view(model=model(phase="Downloading")), WaitingError, "ModelNotReady", "Downloading"),
         (view(model=model(phase="Error")), WaitingError, "ModelFailed", "kubectl describe bmodel tiny"),
@@ -301,3 +322,25 @@ def test_an_edited_note_changes_no_pod_when_nothing_else_changed() -> None:
 
 def test_the_same_view_gives_the_same_objects() -> None:
     assert plan(GOLDENS["full"]) == plan(GOLDENS["full"])
+
+
+def weights_container(changed: View) -> dict[str, Any]:
+    first: dict[str, Any] = app_document(plan(changed))["spec"]["template"]["spec"]["initContainers"][0]
+    return first
+
+
+def test_another_cache_of_the_nodes_restarts_nobody_and_serves_whoever_starts() -> None:
+    before = view(model=PER_NODE, node_storage=NODE)
+    notes = app_document(plan(before))["metadata"]["annotations"]
+    after = replace(before, app=app(annotations=notes), node_storage=NodeStorage("/elsewhere", 1))
+    assert app_document(plan(after)) == app_document(plan(replace(before, app=app(annotations=notes))))
+    changed = replace(after, spec=DeploymentSpec.model_validate({"modelRef": {"name": "tiny"}, "args": ["-v"]}))
+    assert '"sizeBytes":1}' in weights_container(changed)["env"][0]["value"]
+
+
+def test_another_content_of_the_model_brings_other_pods() -> None:
+    before = view(model=PER_NODE, node_storage=NODE)
+    notes = app_document(plan(before))["metadata"]["annotations"]
+    other = replace(PER_NODE, status=PER_NODE.status.model_copy(update={"digest": "sha256:" + "b" * 64}))
+    after = replace(before, app=app(annotations=notes), model=other)
+    assert "bbbb" in weights_container(after)["env"][0]["value"]

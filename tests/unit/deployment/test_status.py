@@ -189,7 +189,11 @@ def test_replicas_that_still_answer_are_told_of_a_broken_spec() -> None:
 
 @pytest.mark.parametrize(
     ("failure", "remedy"),
-    [("exceeded quota: gpus", "raise the ResourceQuota"), ("no PriorityClass with name x", "spec.priorityClassName")],
+    [
+        ("exceeded quota: gpus", "raise the ResourceQuota"),
+        ("no PriorityClass with name x", "spec.priorityClassName"),
+        ("violates PodSecurity: hostPath volumes", "level privileged"),
+    ],
 )
 def test_a_refusal_to_make_pods_is_told_with_the_remedy(failure: str, remedy: str) -> None:
     ready = find(look(view(app=app(available=0, failure=failure))).conditions, READY)
@@ -240,6 +244,14 @@ def test_a_roll_out_without_a_spare_gpu_says_how_it_goes_on(known: Any, pods: tu
     )
 
 
+@pytest.mark.parametrize(("held", "expected"), [(False, "the weights are brought"), (True, "the engine starts")])
+def test_a_pod_that_starts_tells_whether_its_weights_are_there(held: bool, expected: str) -> None:
+    starting = pod(container(name="weights", ready=held), container())
+    ready = find(look(view(app=app(available=0)), starting).conditions, READY)
+    assert ready is not None
+    assert expected in ready.message
+
+
 def test_children_that_something_changes_back_are_named() -> None:
     changed = view(app=app())
     found = status(changed, Outcome(plan(changed), None, ("Service x",)), previous=DeploymentStatus(), now=NOW)
@@ -247,6 +259,9 @@ def test_children_that_something_changes_back_are_named() -> None:
     assert ready is not None
     assert ready.reason == "ChildrenChanged"
     assert "Service x" in ready.message
+
+
+NO_ROOM = '{"error": {"reason": "NodeCacheFull", "message": "200 GiB are in use"}}'
 
 
 @pytest.mark.parametrize(
@@ -257,6 +272,10 @@ def test_children_that_something_changes_back_are_named() -> None:
          "ContainerConfigInvalid", 'secret "s" not found'),
         ([pod(CRASHED)], "EngineCrashed", "code 1 .4 restarts.: no such file"),
         ([pod(container(exit_code=137, exit_reason="OOMKilled"))], "EngineCrashed", "spec.resources.memory"),
+        ([pod(container(name="weights", exit_code=1, exit_message=NO_ROOM))], "NodeCacheFull", "in use; it is tried again"),
+        ([pod(container(name="weights", exit_code=1, exit_message='{"error": {"reason": "a b", "message": "m"}}'))],
+         "WeightsFailed", "cannot be brought to the node: m"),
+        ([pod(container(name="weights", exit_code=137, exit_reason="OOMKilled"))], "WeightsFailed", "code 137: OOMKilled"),
         ([pod(unschedulable="Insufficient cpu")], "Unschedulable", "Insufficient cpu.*spec.resources"),
     ],
 )  # fmt: skip

@@ -9,9 +9,10 @@ import orjson
 import pytest
 
 from bud.api.model import ModelSpec
+from bud.engines.node_cache import NodeStorage
 from bud.errors import BudError, InvalidError, WaitingError
 from bud.kube.kinds import CLAIMS, JOBS
-from bud.model.job import IMAGE
+from bud.model.job import IMAGE, NODE_STORAGE
 from bud.model.job import RESULT as RESULT_ANNOTATION
 from bud.model.plan import plan
 from bud.model.view import Owner, View, copy_id, describe
@@ -21,6 +22,9 @@ from tests.unit.model.views import HUB, RESULT, claim, job, view
 KEPT = {RESULT_ANNOTATION: orjson.dumps(RESULT).decode()}
 LOCAL = {"source": {"local": {"pvc": "weights", "path": "llama/"}}}
 SECRET = {"credentialsSecretRef": {"name": "hub"}}
+
+PER_NODE = HUB | {"storage": {"mode": "PerNode"}}
+NODE = NodeStorage("/var/lib/bud/models", 200 * 1024**3)
 
 GOLDENS = {
     "shortest": view(),
@@ -46,6 +50,13 @@ GOLDENS = {
     ),
     "given-claim-filled": view(
         HUB | {"storage": {"claimName": "shared"}}, given_claim=claim(), job=job(complete=True), result=RESULT
+    ),
+    "per-node": view(PER_NODE | SECRET, node_storage=NODE),
+    "per-node-fetched": view(
+        PER_NODE,
+        node_storage=NodeStorage("/elsewhere", 1),
+        job=job(complete=True, annotations={NODE_STORAGE: '{"path":"/var/lib/bud/models","size_bytes":1000}'}),
+        result=RESULT,
     ),
     "url": view({"source": {"url": {"url": "http://u:p@files/tiny.gguf?token=x"}}}),
     "cloud": view({"source": {"cloud": {"uri": "s3://bucket/llama", "region": "eu-1"}}}),
@@ -107,6 +118,7 @@ def test_a_job_keeps_the_image_it_was_made_with() -> None:
     ("changed", "kind", "reason", "message"),
     [
         (view(older_claim=True), WaitingError, "ClaimDeleting", "still being deleted"),
+        (view(PER_NODE), InvalidError, "NodeCacheNotEnabled", "--node-cache-path.*spec.storage.mode"),
         (view(LOCAL), WaitingError, "ClaimNotFound", "no PersistentVolumeClaim weights in namespace team.*local.pvc"),
         (
             view(HUB | {"storage": {"claimName": "w"}}),
