@@ -18,6 +18,7 @@ _PYTORCH = re.compile(r"(?:(?:diffusion_)?pytorch_model|adapter_model|consolidat
 _LATER_SHARD = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
 _PROJECTOR = re.compile(r"(?:^|/)[^/]*mmproj[^/]*\.gguf$", re.IGNORECASE)
 CONFIG_BYTES = 1 << 20
+GGUF_MAGIC = b"GGUF"
 
 _TASK_BY_ENDING = (
     ("ForCausalLM", "text-generation"),
@@ -143,28 +144,30 @@ def _gguf_keys(file: BinaryIO) -> dict[str, object]:
     Source: the GGUF specification in ggml's docs/gguf.md.
     """
     magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
-    if magic != b"GGUF" or not 2 <= version < 100 or count > 65536:
+    if magic != GGUF_MAGIC or not 2 <= version < 100 or count > 65536:
         raise ValueError("no GGUF header")
     keys: dict[str, object] = {}
     for _ in range(count):
-        name = _gguf_string(file)
+        name = gguf_string(file)
         if name.startswith("tokenizer."):
             break
         (kind,) = struct.unpack("<I", file.read(4))
-        keys[name] = _gguf_value(file, kind)
+        keys[name] = gguf_value(file, kind)
     return keys
 
 
-def _gguf_string(file: BinaryIO) -> str:
+def gguf_string(file: BinaryIO) -> str:
+    """A string of a GGUF header. Raises `ValueError` or `struct.error` where there is none."""
     (length,) = struct.unpack("<Q", file.read(8))
     if length > CONFIG_BYTES:
         raise ValueError("no GGUF string")
     return file.read(length).decode(errors="replace")
 
 
-def _gguf_value(file: BinaryIO, kind: int) -> object:
+def gguf_value(file: BinaryIO, kind: int) -> object:
+    """A value of a GGUF header; None for an array, which is passed over. Raises like `gguf_string`."""
     if kind == _STRING:
-        return _gguf_string(file)
+        return gguf_string(file)
     if kind in _SCALARS:
         layout = "<" + _SCALARS[kind]
         return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
@@ -175,7 +178,7 @@ def _gguf_value(file: BinaryIO, kind: int) -> object:
         file.seek(length * struct.calcsize("<" + _SCALARS[inner]), 1)
     elif inner == _STRING and length <= CONFIG_BYTES:
         for _ in range(length):
-            _gguf_string(file)
+            gguf_string(file)
     else:
         raise ValueError("no GGUF array")
     return None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bud.weights.complete import check_complete
 from bud.weights.config import Config
 from bud.weights.detect import Format, detect
 from bud.weights.errors import Permanent
@@ -124,6 +125,7 @@ def _conclude(
     task: str | None = None,
     prefix: str = "",
 ) -> Result:
+    check_complete(root, [entry.path for entry in entries])
     detected = detect(root, sorted(entry.path for entry in entries), published_task=task)
     if detected.remark:
         report.say(detected.remark)

@@ -253,6 +253,17 @@ def test_a_part_of_bad_bytes_is_fetched_anew_before_the_hash_is_called_wrong(ori
     assert weights.files() == {"m.bin": data}
 
 
+def test_a_file_that_is_truncated_at_its_source_is_told_as_that(origin: Origin, weights: Weights) -> None:
+    header = b'{"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}'
+    origin.put("m.safetensors", len(header).to_bytes(8, "little") + header + bytes(15))
+
+    done = weights.run({"url": {"url": f"{origin.url}/m.safetensors"}})
+
+    assert (done.code, done.reason) == (10, "InvalidFormat")
+    assert "m.safetensors is truncated" in done.text
+    assert "upload it there again" in done.text
+
+
 BAD_SOURCES: list[tuple[dict[str, Any], str]] = [
     ({"url": {"url": "ftp://example.org/m.bin"}}, "http"),
     ({"url": {"url": "file:///etc/passwd"}}, "http"),
