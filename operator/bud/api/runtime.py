@@ -73,7 +73,18 @@ class RuntimeSpec(Resource):
     health_path: HttpPath = Field("/health", description="Answers 2xx when the engine has loaded its model.")
     metrics_path: HttpPath | None = Field(None, description="Prometheus metrics of the engine.")
     answer_check: AnswerCheck = Field(AnswerCheck(), description="How it is proven that the engine answers.")
-    startup_seconds: int = Field(600, ge=1, le=86400, description="Longest time that a start may take, in seconds.")
+    startup_seconds: int = Field(
+        600,
+        ge=1,
+        le=86400,
+        description="Longest time that a start may take, in seconds; 1 s is added for each 100 MB of weights.",
+    )
+    drain_seconds: int = Field(
+        120,
+        ge=0,
+        le=3600,
+        description="Longest time that requests under way may take when a pod is to end, in seconds.",
+    )
     writable_paths: Annotated[tuple[HttpPath, ...], Field(max_length=16, json_schema_extra=atomic())] = Field(
         ("/tmp",), description="Folders that the engine writes; the rest of its file system is read-only."
     )

@@ -11,7 +11,7 @@ from bud.deployment.replicas import replicas
 from bud.deployment.rollout import strategy
 from bud.deployment.started import ENGINE_ANNOTATION, note
 from bud.deployment.view import View
-from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, pod_template
+from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, pod_template, start_seconds
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
@@ -60,7 +60,7 @@ def app(view: View, engine: Engine, weights: Weights) -> Document:
         "kind": APPS.kind,
         "metadata": _metadata(view, {ENGINE_ANNOTATION: started}),
         "spec": {
-            "progressDeadlineSeconds": engine.runtime.startup_seconds + 300,
+            "progressDeadlineSeconds": start_seconds(engine.runtime, weights) + 300,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(view)},
             "strategy": strategy(view, started),

@@ -39,6 +39,12 @@ CONTAINER_SECURITY: Document = {
 """Together: Pod Security level restricted, and a read-only root file system."""
 
 _GIB = 1024**3
+_SLOW_VOLUME = 100_000_000
+"""Bytes per second that even a slow volume gives, such as a network disk of the cheapest kind."""
+_END_SECONDS = 30
+"""For an engine to end once nobody is served any more."""
+_HUNG_SECONDS = 10
+"""For an engine to end that does not answer: its callers wait for nothing."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def pod_template(spec: DeploymentSpec, *, served: Served, engine: Engine, weight
         "containers": [_engine_container(spec, served, engine, weights)],
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
+        "terminationGracePeriodSeconds": runtime.drain_seconds + _END_SECONDS,
         "volumes": _volumes(runtime, weights),
     }
     if sidecars := _sidecars(served, engine, weights):
@@ -153,7 +160,14 @@ def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weig
     container: Document = {
         "env": _env(spec, served, runtime, weights),
         "image": spec.image or runtime.image or engine.operator_image,
-        "livenessProbe": health | {"failureThreshold": 6, "periodSeconds": 10, "timeoutSeconds": 5},
+        "lifecycle": {"preStop": _pre_stop(runtime)},
+        "livenessProbe": health
+        | {
+            "failureThreshold": 6,
+            "periodSeconds": 10,
+            "terminationGracePeriodSeconds": _HUNG_SECONDS,
+            "timeoutSeconds": 5,
+        },
         "name": ENGINE,
         "ports": [{"containerPort": runtime.port, "name": "http", "protocol": "TCP"}],
         "readinessProbe": health | {"failureThreshold": 3, "periodSeconds": 5, "timeoutSeconds": 5},
@@ -162,8 +176,9 @@ def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weig
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": health
         | {
-            "failureThreshold": max(1, math.ceil(runtime.startup_seconds / 2)),
+            "failureThreshold": math.ceil(start_seconds(runtime, weights) / 2),
             "periodSeconds": 2,
+            "terminationGracePeriodSeconds": _HUNG_SECONDS,
             "timeoutSeconds": 5,
         },
         "volumeMounts": _mounts(runtime),
@@ -173,6 +188,22 @@ def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weig
     if runtime.args or spec.args:
         container["args"] = [*runtime.args, *spec.args]
     return container
+
+
+def start_seconds(runtime: RuntimeSpec, weights: Weights) -> int:
+    """How long a start may take: what the Runtime says, and the time to read the weights from a slow volume."""
+    return runtime.startup_seconds + weights.bytes // _SLOW_VOLUME
+
+
+def _pre_stop(runtime: RuntimeSpec) -> Document:
+    """What the kubelet does before it tells the engine to end: it waits until nobody is served any more.
+
+    The sleep action would do half of that, and needs Kubernetes 1.30. Where the image has no `sleep`, that is an Event
+    and the engine ends at once.
+    """
+    if runtime.answer_check.enabled:
+        return {"httpGet": {"path": "/drain", "port": PROBE_PORT, "scheme": "HTTP"}}
+    return {"exec": {"command": ["sleep", "5"]}}
 
 
 def _resources(size: Sizes, gpus: Gpus | None) -> Document:
@@ -220,6 +251,7 @@ def _probe_container(served: Served, engine: Engine, task: str) -> Document:
         "BUD_PROBE_TASK": task,
         "BUD_PROBE_MODEL": served.model_name,
         "BUD_PROBE_PORT": str(PROBE_PORT),
+        "BUD_PROBE_DRAIN": str(runtime.drain_seconds),
     }
     if runtime.answer_check.path:
         values["BUD_PROBE_PATH"] = runtime.answer_check.path

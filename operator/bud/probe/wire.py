@@ -5,12 +5,14 @@ is paid beside every engine.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 16 * 1024 * 1024
+NOTHING_SLOW: Mapping[str, Callable[[], Awaitable[str]]] = MappingProxyType({})
 
 
 class BadAnswerError(Exception):
@@ -115,8 +117,11 @@ async def _read_exactly(reader: asyncio.StreamReader, size: int, *, so_far: int)
     return await reader.readexactly(size)
 
 
-async def serve(port: int, pages: Callable[[str], tuple[int, str]]) -> asyncio.Server:
-    """Answer GET requests on every interface with the status and text that `pages` gives for a path.
+async def serve(
+    port: int, pages: Callable[[str], tuple[int, str]], slow: Mapping[str, Callable[[], Awaitable[str]]] = NOTHING_SLOW
+) -> asyncio.Server:
+    """Answer GET requests on every interface with the status and text that `pages` gives for a path, or with the text
+    that `slow` gives for it in time.
 
     Raises OSError where the port cannot be had.
     """
@@ -125,8 +130,9 @@ async def serve(port: int, pages: Callable[[str], tuple[int, str]]) -> asyncio.S
         try:
             async with asyncio.timeout(5):
                 head = await reader.readuntil(b"\r\n\r\n")
-                status, text = pages(head.split(b" ", 2)[1].decode("latin-1"))
-                writer.write(_page(status, text))
+            path = head.split(b" ", 2)[1].decode("latin-1")
+            writer.write(_page(200, await slow[path]()) if path in slow else _page(*pages(path)))
+            async with asyncio.timeout(5):
                 await writer.drain()
         except (OSError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a caller that hung up or spoke no HTTP is owed nothing

@@ -70,7 +70,7 @@ SURFACE = {
     "Model": "bmodel models Namespaced spec: credentialsSecretRef format metadata serviceAccountName sha256 source storage task",
     "Deployment": "mdep deployments Namespaced spec: args autoScaling env image modelRef nodeSelector priorityClassName replicas "
     "resources rollout runtimeRef selector stopped template tolerations updatePolicy",
-    "Runtime": "brt runtimes Cluster spec: accelerator answerCheck args command description env formats gpuVendors healthPath image metricsPath "
+    "Runtime": "brt runtimes Cluster spec: accelerator answerCheck args command description drainSeconds env formats gpuVendors healthPath image metricsPath "
     "port priority sharedMemory startupSeconds tasks writablePaths",
 }
 

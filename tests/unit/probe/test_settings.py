@@ -11,7 +11,7 @@ LEAST = {"BUD_PROBE_ENGINE": "http://127.0.0.1:8000", "BUD_PROBE_MODEL": "m"}
 
 def test_the_least_settings_have_sensible_defaults() -> None:
     target = Target(Address("127.0.0.1", 8000, ""), "/health", "text-generation", "m", "")
-    assert read_settings(LEAST) == (target, 9901)
+    assert read_settings(LEAST) == (target, 9901, 120.0)
 
 
 def test_every_setting_is_read() -> None:
@@ -20,9 +20,10 @@ def test_every_setting_is_read() -> None:
         "BUD_PROBE_TASK": "text-ranking",
         "BUD_PROBE_PATH": "rerank",
         "BUD_PROBE_PORT": "1234",
+        "BUD_PROBE_DRAIN": "7",
     }
     target = Target(Address("127.0.0.1", 8000, ""), "/ready", "text-ranking", "m", "/rerank")
-    assert read_settings({**LEAST, **more}) == (target, 1234)
+    assert read_settings({**LEAST, **more}) == (target, 1234, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ def test_every_setting_is_read() -> None:
         ("BUD_PROBE_PORT", "no"),
         ("BUD_PROBE_PORT", "0"),
         ("BUD_PROBE_PORT", "65536"),
+        ("BUD_PROBE_DRAIN", "long"),
     ],
 )
 def test_a_setting_that_is_missing_or_wrong_is_named(name: str, value: str) -> None:
