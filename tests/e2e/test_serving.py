@@ -234,20 +234,6 @@ def test_an_image_that_does_not_exist_is_told(world: World, files: Origin, gguf:
     assert "localhost/none:1" in ready["message"]
 
 
-def test_the_operator_that_is_replaced_interrupts_nobody(world: World, files: Origin, gguf: bytes) -> None:
-    files.put("tiny.gguf", gguf)
-    world.apply(model("tiny", from_url(files)), deployment("chat", "tiny", **SMALL))
-    active(world, "chat")
-    pods = {pod["metadata"]["uid"] for pod in world.find_by("bud.studio/owner-kind=Deployment")}
-    world.cluster.kubectl("-n", "bud-system", "rollout", "restart", "deployment/bud-operator")
-    world.cluster.kubectl(
-        "-n", "bud-system", "rollout", "status", "deployment/bud-operator", "--timeout=90s", timeout=100
-    )
-    world.kubectl("scale", "mdep/chat", "--replicas=2")
-    world.kubectl("wait", "mdep/chat", "--for=jsonpath={.status.ready}=2/2", "--timeout=60s")
-    assert pods <= {pod["metadata"]["uid"] for pod in world.find_by("bud.studio/owner-kind=Deployment")}
-
-
 def _none(world: World, kinds: str) -> None:
     left = world.kubectl("get", kinds, "-o", "name")
     assert not left, left

@@ -219,6 +219,19 @@ BASE: dict[str, Any] = {"modelRef": {"name": "m"}}
         (BASE | {"resources": {"memory": "16GiB"}}, "must be a Kubernetes quantity"),
         (BASE | {"resources": {"cpu": "0"}}, "greater than zero"),
         (BASE | {"resources": {"gpuType": "L4"}}, "gpuType needs gpu"),
+        (BASE | {"resources": {"memory": "1m"}}, "write 16Gi rather than 16"),
+        (BASE | {"resources": {"memory": 16}}, "write 16Gi rather than 16"),
+        (BASE | {"tolerations": [{"effect": "NoSchedule"}]}, "without key needs operator: Exists"),
+        (BASE | {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}, "takes no value"),
+        (BASE | {"tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 1}]}, "effect: NoExecute"),
+        (BASE | {"tolerations": [{"key": "not a key", "operator": "Exists"}]}, r"spec.tolerations\[0\].key"),
+        (BASE | {"nodeSelector": {"a": "not a value"}}, "spec.nodeSelector.a"),
+        (BASE | {"template": {"metadata": {"labels": {"a": "x/y"}}}}, "spec.template.metadata.labels.a"),
+        (BASE | {"image": "two words"}, "spec.image"),
+        (
+            BASE | {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a b"}}}]},
+            "secretKeyRef.key",
+        ),
         (BASE | {"resources": {"gpu": -1}}, "greater than or equal to 0"),
         (BASE | {"env": [{"name": "1x"}]}, "spec.env"),
         (BASE | {"env": [{"name": "A", "valueFrom": {}}]}, "set exactly one of secretKeyRef or configMapKeyRef"),
@@ -237,6 +250,24 @@ def test_the_api_server_refuses_a_bad_deployment(
 ) -> None:
     refusal = refused(kinds, {**deployment("bad", "m"), "spec": spec}, *options)
     assert re.search(message, refusal)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"nodeSelector": {"not a key": "x"}}, "spec.nodeSelector"),
+        ({"template": {"metadata": {"labels": {"not a key": "x"}}}}, "spec.template.metadata.labels"),
+        ({"template": {"metadata": {"annotations": {"not a key": "x"}}}}, "spec.template.metadata.annotations"),
+    ],
+)
+def test_what_only_the_pods_are_refused_for_is_told_by_the_field_of_the_spec(
+    world: World, spec: dict[str, Any], field: str
+) -> None:
+    world.make_available("tiny")
+    world.apply(deployment("chat", "tiny", **spec))
+    message = world.await_reason("mdep", "chat", "ApiRefused")["message"]
+    assert message.startswith(f"the API server refuses the pods: {field}") and message.endswith("correct that field")
+    assert world.condition("mdep", "chat", "Stalled")["status"] == "True"
 
 
 def test_what_kustomize_adds_is_accepted(world: World) -> None:

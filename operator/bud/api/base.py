@@ -62,7 +62,8 @@ Quantity = Annotated[
 """A Kubernetes quantity, as a string or a whole number."""
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
-Label = Annotated[str, Field(max_length=63)]
+Label = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+"""The value of a label."""
 ShortText = Annotated[str, Field(max_length=253)]
 Text = Annotated[str, Field(max_length=4096)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from bud.api.base import (
     AGE,
@@ -47,13 +47,17 @@ CountOrPercent = Annotated[
     ),
 ]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
+_QUALIFIED = r"^(([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+"""A label's key: a name, and a domain before it or none; both may be absent."""
 
 
 class KeyRef(Resource):
     """One key of a Secret or ConfigMap of the same namespace."""
 
     name: ObjectName = Field(description="Name of the object.")
-    key: ShortText = Field(description="Key in it.")
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._A-Za-z0-9]+$")] = Field(
+        description="Key in it."
+    )
 
 
 class EnvSource(Resource):
@@ -85,10 +89,30 @@ _ENV = list_map("name") | rules(
 )
 
 
+_TOLERATION = rules(
+    rule(
+        "has(self.key) && self.key != '' || has(self.operator) && self.operator == 'Exists'",
+        "a toleration without key needs operator: Exists",
+    ),
+    rule(
+        "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+        "a toleration with operator: Exists takes no value: remove value, or set operator: Equal",
+    ),
+    rule(
+        "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+        "tolerationSeconds needs effect: NoExecute: set it, or remove tolerationSeconds",
+    ),
+)
+
+
 class Toleration(Resource):
     """A toleration of the pod, as in the Kubernetes API."""
 
-    key: Annotated[str, Field(max_length=317)] | None = Field(None, description="Taint key; absent matches all.")
+    model_config = ConfigDict(json_schema_extra=_TOLERATION)
+
+    key: Annotated[str, Field(max_length=317, pattern=_QUALIFIED)] | None = Field(
+        None, description="Taint key; absent matches all."
+    )
     operator: Literal["Exists", "Equal"] | None = Field(None, description="Default: Equal.")
     value: Label | None = Field(None, description="Taint value.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
@@ -101,7 +125,17 @@ class Resources(Resource):
     """What one replica of the engine gets."""
 
     cpu: Quantity | None = Field(None, description='CPU cores, as in "4" or 500m. Default: 1.')
-    memory: Quantity | None = Field(None, description="Memory, as in 16Gi. Default: from the size of the weights.")
+    memory: Quantity | None = Field(
+        None,
+        description="Memory, as in 16Gi. Default: from the size of the weights.",
+        json_schema_extra=rules(
+            rule(
+                "type(self) == string ? (self.size() > 64 || !isQuantity(self) "
+                "|| !quantity(self).isLessThan(quantity('1Mi'))) : self >= 1048576",
+                "memory counts bytes, and this is less than 1Mi: write 16Gi rather than 16",
+            )
+        ),
+    )
     gpu: int = Field(0, ge=0, le=64, description="Number of GPUs.")
     gpu_type: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
         None,
@@ -209,7 +243,7 @@ class DeploymentSpec(Resource):
     env: Annotated[tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=_ENV)] = Field(
         (), description="Environment of the engine; wins over the Runtime's."
     )
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")] | None = Field(
         None, description="Image of the engine, instead of the Runtime's."
     )
     node_selector: dict[LabelKey, Label] = Field({}, max_length=64, description="Labels that a node must carry.")

@@ -38,7 +38,7 @@ class RuntimeSpec(Resource):
     """
 
     description: Annotated[str, Field(max_length=1024)] = Field("", description="What the engine is, for people.")
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")] | None = Field(
         None, description="Image of the engine. Default: the operator's own image."
     )
     command: Annotated[tuple[Text, ...], Field(max_length=64, json_schema_extra=atomic())] = Field(

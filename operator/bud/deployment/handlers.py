@@ -10,10 +10,11 @@ from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.context import Context
 from bud.deployment.plan import Plan, plan
+from bud.deployment.refusals import in_words_of_the_spec
 from bud.deployment.started import ENGINE_ANNOTATION, is_edited
 from bud.deployment.status import Outcome, first_roll_out, status
 from bud.deployment.view import ModelSeen, View
-from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
+from bud.errors import ApiConflict, ApiRefused, ApiUnavailable, BudError, InvalidError
 from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import (
     APPS,
@@ -133,7 +134,7 @@ async def _act(context: Context, view: View) -> Outcome:
     except (ApiUnavailable, ApiConflict):
         raise
     except BudError as error:
-        return Outcome(None, error)
+        return Outcome(None, in_words_of_the_spec(error) if isinstance(error, ApiRefused) else error)
     return Outcome(wanted, None, tuple(mutated))
 
 
