@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 import bud.deployment.handlers
+import bud.deployment.network
 import bud.model.handlers
 from bud.api import API_VERSION, DEPLOYMENT, MODEL
 from bud.context import Context, Settings
@@ -30,6 +31,7 @@ from bud.kube.kinds import (
     DISRUPTION_BUDGETS,
     JOBS,
     MODELS,
+    NETWORK_POLICIES,
     NODES,
     PODS,
     SERVICES,
@@ -43,11 +45,11 @@ from bud.kube.store import Store
 from bud.kube.write import Writer
 from bud.metrics import Metrics
 from bud.ours import OURS, on_signals, watch_ours
-from bud.triggers import Key, affected, see_linked
+from bud.triggers import Key, affected, everything, see_linked
 
 log = logging.getLogger("bud.operator")
 
-_CHILDREN = (APPS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, JOBS, PODS)
+_CHILDREN = (APPS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, NETWORK_POLICIES, JOBS, PODS)
 _WHOLE = (CLAIMS, NODES)
 """Seen without a selector: a claim or a node that matters need not be ours."""
 
@@ -86,6 +88,7 @@ class Operator:
         self._controllers: dict[str, Reconcile] = {
             MODEL.kind: bud.model.handlers.reconcile,
             DEPLOYMENT.kind: bud.deployment.handlers.reconcile,
+            NETWORK_POLICIES.kind: bud.deployment.network.reconcile,
         }
         self._queue: Queue[Key] = Queue(self._work, workers=settings.workers)
         whole = [resource for resource in _WHOLE if resource.namespaced or settings.inventory]
@@ -209,9 +212,8 @@ class Operator:
                     self._add_all()
 
     def _add_all(self) -> None:
-        for resource in (MODELS, DEPLOYMENTS):
-            for seen in self._store.all(resource):
-                self._queue.add((resource.kind, seen.namespace, seen.name))
+        for key in everything(self._store):
+            self._queue.add(key)
 
     async def _list_ours(self) -> None:
         """Repairs what Kopf's watch missed: it keeps objects that were deleted while a watch was broken."""

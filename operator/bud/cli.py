@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import re
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from bud.kube.connect import connect
 from bud.kube.quantity import canonical, parse
 from bud.logs import LogFormat, LogLevel, configure
 
+_LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=[-A-Za-z0-9_.]+")
 VERSION = package_version("bud-operator")
 IMAGE = f"ghcr.io/bud-studio/bud-operator:{VERSION}"
 
@@ -62,6 +64,14 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         str,
         typer.Option(envvar="BUD_OPERATOR_DEFAULT_VOLUME_SIZE", help="Volume of a Model that sets no storage.size."),
     ] = "20Gi",
+    engine_network_policy: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_OPERATOR_ENGINE_NETWORK_POLICY",
+            help="Label, as in bud.studio/engine-access=true: engines are reached only by pods of their namespace and "
+            "of namespaces with this label. Default: by all.",
+        ),
+    ] = "",
     namespace: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +123,11 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
     for path in allow_host_path or ():
         if not path.startswith("/"):
             raise typer.BadParameter(f"{path} is not an absolute path", param_hint="--allow-host-path")
+    if engine_network_policy and not _LABEL.fullmatch(engine_network_policy):
+        raise typer.BadParameter(
+            f"{engine_network_policy} is not a label such as bud.studio/engine-access=true",
+            param_hint="--engine-network-policy",
+        )
     try:
         canonical(default_volume_size)
     except BudError as error:
@@ -125,6 +140,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         workers=workers,
         resync_seconds=resync_seconds,
         http_port=http_port,
+        engine_access=engine_network_policy,
         namespaces=tuple(dict.fromkeys(namespace or ())),
         lease_namespace=lease_namespace,
     )

@@ -21,7 +21,8 @@ class Settings:
     copies of weights, if they may; `workers` is how many objects are
     worked on at once; `resync_seconds` is how often everything is looked at again; `namespaces` are those that are
     served, none for all of them; `lease_namespace` is that of the Lease by which one of several operators leads, empty
-    for an operator that is alone.
+    for an operator that is alone; `engine_access` is the label (`key=value`) of further namespaces whose pods may reach
+    engines, empty where no NetworkPolicy is made.
     """
 
     image: str
@@ -32,6 +33,7 @@ class Settings:
     resync_seconds: float = 600.0
     http_port: int = 8080
     namespaces: tuple[str, ...] = ()
+    engine_access: str = ""
     lease_namespace: str = ""
 
     @property

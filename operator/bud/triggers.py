@@ -8,7 +8,17 @@ from typing import Any
 
 from bud.api import DEPLOYMENT, MODEL
 from bud.api.model import ModelSpec
-from bud.kube.kinds import CLAIMS, DEPLOYMENTS, MODELS, NODES, RUNTIMES, Resource, child_name
+from bud.kube.kinds import (
+    CLAIMS,
+    DEPLOYMENTS,
+    MODELS,
+    NETWORK_POLICIES,
+    NETWORK_POLICY_NAME,
+    NODES,
+    RUNTIMES,
+    Resource,
+    child_name,
+)
 from bud.kube.seen import Seen, see_own
 from bud.kube.store import Store
 from bud.model.view import copy_id, given_claim
@@ -49,14 +59,30 @@ def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | Non
             yield from _of_model(store, seen)
         elif resource is DEPLOYMENTS:
             yield DEPLOYMENT.kind, seen.namespace, seen.name
+            if old is None or new is None or old.deleting != new.deleting:
+                yield _policy(seen.namespace)
             yield from _models_used_by(store, seen)
         elif seen.owner_kind in (MODEL.kind, DEPLOYMENT.kind):
             owners = MODELS if seen.owner_kind == MODEL.kind else DEPLOYMENTS
             yield from _linked(store, owners, seen.namespace, f"id:{seen.owner_name}")
+        if resource is NETWORK_POLICIES and seen.name == NETWORK_POLICY_NAME:
+            yield _policy(seen.namespace)
         if resource is CLAIMS:
             yield from _linked(store, MODELS, seen.namespace, f"claim:{seen.name}")
     if resource is RUNTIMES or (resource is NODES and _data(old) != _data(new)):
         yield from ((DEPLOYMENT.kind, seen.namespace, seen.name) for seen in store.all(DEPLOYMENTS))
+
+
+def everything(store: Store) -> Iterator[Key]:
+    """Keys of all that is looked at from time to time, changed or not."""
+    for resource in (MODELS, DEPLOYMENTS):
+        yield from ((resource.kind, seen.namespace, seen.name) for seen in store.all(resource))
+    known = (*store.all(DEPLOYMENTS), *store.all(NETWORK_POLICIES))
+    yield from (_policy(namespace) for namespace in {seen.namespace for seen in known})
+
+
+def _policy(namespace: str) -> Key:
+    return NETWORK_POLICIES.kind, namespace, NETWORK_POLICY_NAME
 
 
 def _of_model(store: Store, model: Seen) -> Iterator[Key]:

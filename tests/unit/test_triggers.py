@@ -50,7 +50,7 @@ def store(*more: Seen) -> Store:
     ("changed", "expected"),
     [
         pytest.param(MODEL, {"Model m", "Model m2", "Deployment chat"}, id="a Model: itself, those that share its copy, its users"),
-        pytest.param(CHAT, {"Deployment chat"}, id="a Deployment: itself"),
+        pytest.param(CHAT, {"Deployment chat", "NetworkPolicy bud-engines"}, id="a Deployment: itself, and the policy of all"),
         pytest.param(
             child(PODS, POD, kind="Deployment", owner=child_name("Deployment", "ns", "chat")),
             {"Deployment chat"},
@@ -71,7 +71,11 @@ def test_who_depends_on_what_changed(changed: Seen, expected: set[str]) -> None:
 def test_a_model_that_waits_for_its_users_hears_of_them() -> None:
     waiting = replace(own(MODELS, "m", HUB, deleting=True), version=2)
     keys = set(affected(store(waiting), DEPLOYMENTS, CHAT, None))
-    assert keys == {("Deployment", "ns", "chat"), ("Model", "ns", "m")}
+    assert keys == {("Deployment", "ns", "chat"), ("Model", "ns", "m"), ("NetworkPolicy", "ns", "bud-engines")}
+
+
+def test_a_change_of_one_of_several_deployments_does_not_concern_their_policy() -> None:
+    assert set(affected(store(), DEPLOYMENTS, CHAT, replace(CHAT, version=2))) == {("Deployment", "ns", "chat")}
 
 
 def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_every_deployment() -> None:

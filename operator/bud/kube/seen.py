@@ -18,6 +18,7 @@ from bud.kube.kinds import (
     CLAIMS,
     DISRUPTION_BUDGETS,
     JOBS,
+    NETWORK_POLICIES,
     NODES,
     OWNER_KIND,
     OWNER_NAME,
@@ -303,5 +304,6 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     NODES: _node,
     AUTOSCALERS: lambda raw: Nothing(),
     DISRUPTION_BUDGETS: lambda raw: Nothing(),
+    NETWORK_POLICIES: lambda raw: Nothing(),
     SERVICES: lambda raw: Nothing(),
 }

@@ -10,6 +10,7 @@ import pytest
 
 from bud.api.deployment import DeploymentSpec
 from bud.api.model import ModelSpec
+from bud.deployment.network import policy
 from bud.deployment.plan import plan
 from bud.deployment.started import ENGINE_ANNOTATION
 from bud.deployment.view import ModelSeen, View
@@ -67,6 +68,10 @@ GOLDENS = {
     "weights-on-every-node": view(model=PER_NODE, node_storage=NODE),
     "weights-on-the-node": view(model=replace(model(copies=[{"cluster": "local"}]), host_path="/mnt/models/tiny")),
 }
+
+
+def test_the_policy_of_a_namespace() -> None:
+    goldens.check("deployment/network-policy", [policy("team", "bud.studio/engine-access=true")])
 
 
 @pytest.mark.parametrize("name", GOLDENS)
