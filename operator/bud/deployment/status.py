@@ -66,9 +66,11 @@ def status(view: View, outcome: Outcome, *, previous: DeploymentStatus, now: str
 
 def _remarks(view: View, outcome: Outcome) -> list[str]:
     """What a person should know although it changes no condition."""
-    remarks = []
+    app, remarks = view.app_data, []
     if outcome.plan is not None and outcome.plan.waiting:
         remarks.append(f"{outcome.plan.waiting}: the weights of before are served meanwhile")
+    if view.gpus is None and view.spec.resources.gpu_type and (app is None or app.available < app.wanted):
+        remarks.append("spec.resources.gpuType is taken as the exact value of a node's label, since no nodes are read")
     if going := rollout.remark(view):
         remarks.append(going)
     return remarks

@@ -252,6 +252,15 @@ def test_a_pod_that_starts_tells_whether_its_weights_are_there(held: bool, expec
     assert expected in ready.message
 
 
+@pytest.mark.parametrize(("available", "expected"), [(0, True), (1, False)])
+def test_where_nodes_are_not_read_it_is_said_what_the_gpu_type_means(available: int, expected: bool) -> None:
+    spec = {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1, "gpuType": "NVIDIA-L4"}}
+    found = look(view(spec, app=app(available=available), gpus=None, model=model(format="safetensors")))
+    ready = find(found.conditions, READY)
+    assert ready is not None
+    assert ("no nodes are read" in ready.message) == expected
+
+
 def test_children_that_something_changes_back_are_named() -> None:
     changed = view(app=app())
     found = status(changed, Outcome(plan(changed), None, ("Service x",)), previous=DeploymentStatus(), now=NOW)
