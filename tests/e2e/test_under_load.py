@@ -47,7 +47,9 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_the
             world.cluster.apply(kind | {"spec": builtin | {"env": [{"name": "NEWER", "value": "yes"}]}})
             with newer_operator(world):
                 world.kubectl("label", "mdep", "chat", "touched=yes")
+                assert world.one("netpol")["metadata"]["name"] == "bud-engines"
                 assert answered() and _pods(world) == before
+            eventually(lambda: _none(world.find("netpol")))
             _patch(world, {"replicas": 1, "autoScaling": None})
             eventually(lambda: _is(len(_pods(world)), 1), within=PATIENCE)
             assert answered()
@@ -101,9 +103,11 @@ def _more(world: World, last: int) -> int:
 
 @contextmanager
 def newer_operator(world: World) -> Iterator[None]:
-    """Another release of the operator for the length of a block: it would start pods with an image of another name."""
+    """Another release of the operator for the length of a block: it would start pods with an image of another name, and is
+    told to make a NetworkPolicy."""
     container = world.cluster.get(*OPERATOR)["spec"]["template"]["spec"]["containers"][0]
     arguments = [f"{part}-next" if part.startswith("--image=") else part for part in container["args"]]
+    arguments.append("--engine-network-policy=bud.studio/engine-access=true")
     _roll_operator(world, container["name"], arguments)
     try:
         yield

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Pod:
     """An engine and a probe, as they stand in one pod."""
 
-    def __init__(self, model: Path, *, task: str = "text-generation") -> None:
+    def __init__(self, model: Path, *, task: str = "text-generation", drain_seconds: int = 0) -> None:
         self.model = model
         self.engine_port, self.probe_port = free_port(), free_port()
         settings = {
@@ -35,6 +36,7 @@ class Pod:
             "BUD_PROBE_MODEL": "tiny",
             "BUD_PROBE_TASK": task,
             "BUD_PROBE_PORT": str(self.probe_port),
+            "BUD_PROBE_DRAIN": str(drain_seconds),
         }
         self.engine: subprocess.Popen[str] | None = None
         self.probe = subprocess.Popen([sys.executable, "-m", "bud.probe"], env={**os.environ, **settings})
@@ -54,6 +56,9 @@ class Pod:
         except httpx.TransportError as error:
             return 0, str(error)
         return answer.status_code, answer.text
+
+    def drain(self) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.probe_port}/drain", timeout=30).text
 
     def tokens_generated(self) -> int:
         text = httpx.get(f"http://127.0.0.1:{self.engine_port}/metrics", timeout=5).text
@@ -129,6 +134,16 @@ def test_an_engine_that_cannot_do_its_task_is_never_ready_and_says_why(model: Pa
         assert "Start it with `--embeddings`" in text
     finally:
         pod.close()
+
+
+def test_an_engine_may_end_once_no_caller_waits_for_it(pod: Pod) -> None:
+    pod.start_engine()
+    wait_for(lambda: pod.readyz()[0] == 200, "the first proof")
+    wait_for(lambda: "nobody waits" in pod.drain(), "the proof's own connection to be gone")
+    with socket.create_connection(("127.0.0.1", pod.engine_port)) as caller:
+        caller.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert "still wait for an answer" in pod.drain()
+    wait_for(lambda: "nobody waits" in pod.drain(), "the caller to be gone")
 
 
 def test_it_lives_and_is_small_and_ends_at_once(pod: Pod) -> None:
