@@ -53,24 +53,28 @@ def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | Non
     if old is not None and new is not None and replace(old, version=new.version) == new:
         return
     for seen in (old, new):
-        if seen is None:
-            continue
-        if resource is MODELS:
-            yield from _of_model(store, seen)
-        elif resource is DEPLOYMENTS:
-            yield DEPLOYMENT.kind, seen.namespace, seen.name
-            if old is None or new is None or old.deleting != new.deleting:
-                yield _policy(seen.namespace)
-            yield from _models_used_by(store, seen)
-        elif seen.owner_kind in (MODEL.kind, DEPLOYMENT.kind):
-            owners = MODELS if seen.owner_kind == MODEL.kind else DEPLOYMENTS
-            yield from _linked(store, owners, seen.namespace, f"id:{seen.owner_name}")
-        if resource is NETWORK_POLICIES and seen.name == NETWORK_POLICY_NAME:
-            yield _policy(seen.namespace)
-        if resource is CLAIMS:
-            yield from _linked(store, MODELS, seen.namespace, f"claim:{seen.name}")
+        if seen is not None:
+            yield from _of(store, resource, seen)
+    either = new or old
+    if resource is DEPLOYMENTS and either is not None and (old is None or new is None or old.deleting != new.deleting):
+        yield _policy(either.namespace)
     if resource is RUNTIMES or (resource is NODES and _data(old) != _data(new)):
         yield from ((DEPLOYMENT.kind, seen.namespace, seen.name) for seen in store.all(DEPLOYMENTS))
+
+
+def _of(store: Store, resource: Resource, seen: Seen) -> Iterator[Key]:
+    if resource is MODELS:
+        yield from _of_model(store, seen)
+    elif resource is DEPLOYMENTS:
+        yield DEPLOYMENT.kind, seen.namespace, seen.name
+        yield from _models_used_by(store, seen)
+    elif seen.owner_kind in (MODEL.kind, DEPLOYMENT.kind):
+        owners = MODELS if seen.owner_kind == MODEL.kind else DEPLOYMENTS
+        yield from _linked(store, owners, seen.namespace, f"id:{seen.owner_name}")
+    elif resource is NETWORK_POLICIES and seen.name == NETWORK_POLICY_NAME:
+        yield _policy(seen.namespace)
+    if resource is CLAIMS:
+        yield from _linked(store, MODELS, seen.namespace, f"claim:{seen.name}")
 
 
 def everything(store: Store) -> Iterator[Key]:

@@ -75,7 +75,9 @@ def test_a_model_that_waits_for_its_users_hears_of_them() -> None:
 
 
 def test_a_change_of_one_of_several_deployments_does_not_concern_their_policy() -> None:
-    assert set(affected(store(), DEPLOYMENTS, CHAT, replace(CHAT, version=2, uid="new"))) == {("Deployment", "ns", "chat")}
+    assert set(affected(store(), DEPLOYMENTS, CHAT, replace(CHAT, version=2, uid="new"))) == {
+        ("Deployment", "ns", "chat")
+    }
 
 
 def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_every_deployment() -> None:

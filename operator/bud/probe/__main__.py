@@ -72,10 +72,18 @@ async def run(target: Target, port: int, drain_seconds: float) -> None:
         ready, reason = watch.readiness()
         return (200, f"ready: {reason}") if ready else (503, f"not ready: {reason}")
 
-    async def drain() -> str:
+    async def wait() -> str:
         said = await drained(target.address.port, seconds=drain_seconds)
         _log(f"drained: {said}")
         return said
+
+    waits: list[asyncio.Task[str]] = []
+
+    async def drain() -> str:
+        # However many ask, one looks: anybody who reaches the pod may ask.
+        if not waits or waits[0].done():
+            waits[:] = [asyncio.create_task(wait())]
+        return await asyncio.shield(waits[0])
 
     server = await serve(port, page, {"/drain": drain})
     task = asyncio.ensure_future(watch.run())
