@@ -12,8 +12,10 @@ from tests import image
 from tests.cluster import tools
 from tests.cluster.handle import Cluster
 from tests.integration.weights.programs import Origin, origin
+from tests.tiny_model import write_tiny_model
 from tests.world import World
 
+NODE_CACHE_BYTES = 900_000
 _CHART = Path(__file__).parents[2] / "charts/bud-operator"
 
 
@@ -26,6 +28,9 @@ def installed(node_cluster: Cluster, pytestconfig: pytest.Config) -> Cluster:
     node_cluster.load_image(built.archive)
     command = [str(tools.path("helm")), "install", "bud-operator", str(_CHART), "--namespace", "bud-system"]
     command += ["--create-namespace", "--set", f"image.repository={image.REPOSITORY},image.tag={built.tag}", "--wait"]
+    # Room for one tiny model, not for two.
+    cache = f"settings.nodeCache.path={node_cluster.state}/node-cache,settings.nodeCache.size={NODE_CACHE_BYTES}"
+    command += ["--set-string", cache]
     subprocess.run(command, check=True, env=node_cluster.environment(), stdout=subprocess.DEVNULL)
     return node_cluster
 
@@ -46,3 +51,8 @@ def files(installed: Cluster, tmp_path: Path) -> Iterator[Origin]:
     root.mkdir()
     with origin(root, address=installed.host_address) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").read_bytes()

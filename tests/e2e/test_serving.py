@@ -21,11 +21,6 @@ SMALL = {"resources": {"cpu": "50m", "memory": "256Mi"}, "runtimeRef": {"name": 
 PATIENCE = 120.0
 
 
-@pytest.fixture(scope="session")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").read_bytes()
-
-
 def from_url(files: Origin, **more: Any) -> dict[str, Any]:
     return {"source": {"url": {"url": f"{files.url}/tiny.gguf"}}, "storage": {"size": "50Mi"}, **more}
 
