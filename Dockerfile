@@ -1,4 +1,4 @@
-# The one image of the project: bud-operator, bud-weights, bud-probe and `python -m bud.engines.tiny`.
+# The one image of the project: bud-operator, bud-weights, bud-probe, bud-relay and `python -m bud.engines.tiny`.
 #
 #   docker build --tag bud-operator .
 #

@@ -182,15 +182,17 @@ class World:
         )
         self.kubectl("wait", f"pvc/{claim}", "--for=jsonpath={.status.phase}=Bound", "--timeout=50s")
 
-    def make_available(self, name: str, spec: Mapping[str, Any] | None = None) -> str:
+    def make_available(
+        self, name: str, spec: Mapping[str, Any] | None = None, *, result: Mapping[str, Any] = RESULT
+    ) -> str:
         """A Model whose weights are there; gives the name of its claim."""
         self.apply(model(name, spec))
-        return self.finish_download(name)
+        return self.finish_download(name, result=result)
 
-    def finish_download(self, name: str) -> str:
+    def finish_download(self, name: str, *, result: Mapping[str, Any] = RESULT) -> str:
         """Plays the download of a Model that is there already; gives the name of its claim."""
         job: str = eventually(lambda: self._job_of(name))
-        self.end_download(job)
+        self.end_download(job, message=result)
         self.await_phase("bmodel", name, "Available")
         self.bind(job)
         return job

@@ -37,7 +37,8 @@ def _links(resource: Resource, raw: Mapping[str, Any]) -> Iterator[str]:
     spec = raw.get("spec") or {}
     if resource is DEPLOYMENTS:
         yield f"id:{child_name(DEPLOYMENT.kind, namespace, name)}"
-        yield f"model:{(spec.get('modelRef') or {}).get('name', '')}"
+        for part in (spec, *(spec.get("adapters") or ())):
+            yield f"model:{(part.get('modelRef') or {}).get('name', '')}"
     elif resource is MODELS:
         try:
             parsed = ModelSpec.model_validate(spec)

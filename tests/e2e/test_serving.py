@@ -13,6 +13,7 @@ import pytest
 from tests import forwarding
 from tests.integration.weights.origin import TOKEN
 from tests.integration.weights.programs import Origin, free_port, running, sha256
+from tests.tiny_adapter import write_tiny_adapter
 from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
 from tests.world import World, deployment, model
@@ -67,6 +68,26 @@ def test_a_model_by_url_is_downloaded_served_scaled_and_deleted(world: World, fi
     world.kubectl("wait", "mdep/chat", "--for=jsonpath={.status.ready}=2/2", "--timeout=60s")
     world.kubectl("delete", "mdep/chat", "bmodel/tiny", "--timeout=60s")
     eventually(lambda: _none(world, "deployments.apps,services,pvc,jobs,pods"), within=PATIENCE)
+
+
+def test_a_model_and_its_adapter_answer_by_their_names(
+    world: World, files: Origin, gguf: bytes, tmp_path: Path
+) -> None:
+    files.put("tiny.gguf", gguf)
+    files.put("pirate.gguf", write_tiny_adapter(tmp_path / "pirate.gguf").read_bytes())
+    lora = {"source": {"url": {"url": f"{files.url}/pirate.gguf"}}, "storage": {"size": "50Mi"}}
+    adapters = [{"name": "pirate", "modelRef": {"name": "pirate-lora"}}]
+    world.apply(
+        model("tiny", from_url(files)),
+        model("pirate-lora", lora),
+        deployment("chat", "tiny", **SMALL, adapters=adapters),
+    )
+    assert active(world, "chat")["adapters"] == ["pirate"]
+    letters = {"grammar": "root ::= [a-z]+", "temperature": 0, "max_tokens": 8}
+    answers = [completion(world, "chat", model=name, **letters) for name in ("chat", "pirate", "chat")]
+    assert [answer["model"] for answer in answers] == ["chat", "pirate", "chat"]
+    base, pirate, again = (answer["choices"][0]["message"]["content"] for answer in answers)
+    assert base == again != pirate
 
 
 def test_a_model_from_a_hub_with_a_token(world: World, files: Origin, gguf: bytes) -> None:

@@ -13,7 +13,7 @@ from tests.cluster.handle import Cluster
 from tests.integration.test_deployments import CHILDREN, at_least, is_equal, reconciles
 from tests.operator_process import OperatorProcess
 from tests.waiting import eventually
-from tests.world import RUNTIME, World, deployment, model, refused
+from tests.world import RESULT, RUNTIME, World, deployment, model, refused
 
 
 def test_an_object_of_a_childs_name_without_any_conflict_is_left_alone_and_nothing_spins(
@@ -131,6 +131,14 @@ def test_what_is_missing_is_told_in_a_condition_and_an_event(
     eventually(told)
     assert world.get("mdep", "chat")["status"]["phase"] == "Pending"
     eventually(lambda: _contains(world.events("chat"), ("Normal", reason)))
+
+
+def test_a_runtime_without_the_models_format_is_told(world: World) -> None:
+    world.make_available("tiny", result=RESULT | {"format": "safetensors"})
+    world.apply(deployment("chat", "tiny", runtimeRef={"name": "tiny"}))
+    ready = world.await_reason("mdep", "chat", "FormatNotSupported")
+    assert ready["message"] == "Runtime tiny loads gguf, not safetensors; name another in spec.runtimeRef"
+    assert world.condition("mdep", "chat", "Stalled")["status"] == "True"
 
 
 def test_a_quota_in_the_way_is_told_and_looked_at_again(world: World) -> None:

@@ -29,7 +29,10 @@ def child(resource: Resource, data: object, *, kind: str, owner: str, name: str 
 
 
 CHAT = own(DEPLOYMENTS, "chat", {"modelRef": {"name": "m"}})
-EMBED = own(DEPLOYMENTS, "embed", {"modelRef": {"name": "other"}})
+LORA = own(MODELS, "lora", {"source": {"huggingFace": {"repo": "a/lora"}}})
+EMBED = own(
+    DEPLOYMENTS, "embed", {"modelRef": {"name": "other"}, "adapters": [{"name": "a", "modelRef": {"name": "lora"}}]}
+)
 MODEL = own(MODELS, "m", HUB)
 SAME_COPY = own(MODELS, "m2", HUB)
 LOCAL = own(MODELS, "local", {"source": {"local": {"pvc": "weights"}}})
@@ -41,7 +44,7 @@ POD = Pod("Running", False, "", "", ())
 
 def store(*more: Seen) -> Store:
     filled = Store()
-    for seen in (CHAT, EMBED, MODEL, SAME_COPY, LOCAL, KEPT_THERE, *more):
+    for seen in (CHAT, LORA, EMBED, MODEL, SAME_COPY, LOCAL, KEPT_THERE, *more):
         filled.put(seen)
     return filled
 
@@ -51,6 +54,7 @@ def store(*more: Seen) -> Store:
     [
         pytest.param(MODEL, {"Model m", "Model m2", "Deployment chat"}, id="a Model: itself, those that share its copy, its users"),
         pytest.param(CHAT, {"Deployment chat", "NetworkPolicy bud-engines"}, id="a Deployment: itself, and the policy of all"),
+        pytest.param(LORA, {"Model lora", "Deployment embed"}, id="a Model that is an adapter: those that load it"),
         pytest.param(
             child(PODS, POD, kind="Deployment", owner=child_name("Deployment", "ns", "chat")),
             {"Deployment chat"},

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from bud.api.base import GROUP, VERSION, Kind
+from bud.api.base import GROUP, VERSION, Kind, rules
 
 Schema = dict[str, Any]
 
@@ -62,14 +62,15 @@ def _version(kind: Kind) -> Schema:
     if subresources:
         version["subresources"] = subresources
     version["additionalPrinterColumns"] = [_column(column) for column in kind.columns]
-    version["schema"] = {
-        "openAPIV3Schema": {
-            "type": "object",
-            "description": kind.description,
-            "required": ["spec"],
-            "properties": properties,
-        }
+    schema: Schema = {
+        "type": "object",
+        "description": kind.description,
+        "required": ["spec"],
+        "properties": properties,
     }
+    if kind.rules:
+        schema |= rules(*kind.rules)
+    version["schema"] = {"openAPIV3Schema": schema}
     return version
 
 

@@ -46,6 +46,7 @@ CountOrPercent = Annotated[
         }
     ),
 ]
+AdapterName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 _QUALIFIED = r"^(([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 """A label's key: a name, and a domain before it or none; both may be absent."""
@@ -192,6 +193,13 @@ class Template(Resource):
     metadata: TemplateMetadata = Field(TemplateMetadata(), description="Labels and annotations for the pods.")
 
 
+class Adapter(Resource):
+    """LoRA weights that are loaded beside the model and called by their own name."""
+
+    name: AdapterName = Field(description="Value of `model` in the requests that it answers.")
+    model_ref: NameRef = Field(description="The Model with the adapter's weights, of the same namespace.")
+
+
 class DeploymentSpec(Resource):
     """Which model is served, by which engine, with what resources and scaling."""
 
@@ -236,6 +244,9 @@ class DeploymentSpec(Resource):
                 "gpuType needs gpu: set gpu to the number of GPUs, or remove gpuType",
             )
         ),
+    )
+    adapters: Annotated[tuple[Adapter, ...], Field(max_length=16, json_schema_extra=list_map("name"))] = Field(
+        (), description="Adapters (LoRA) to load beside the model, each called by its name."
     )
     args: Annotated[tuple[Text, ...], Field(max_length=256, json_schema_extra=atomic())] = Field(
         (), description="Arguments for the engine, after the Runtime's own."
@@ -284,6 +295,9 @@ class DeploymentStatus(Status):
     )
     model_name: ShortText = Field("", description="Value of `model` in requests to the endpoint.")
     runtime: ShortText = Field("", description="Runtime that serves the model.")
+    adapters: Annotated[tuple[AdapterName, ...], Field(max_length=16, json_schema_extra=atomic())] = Field(
+        (), description="Adapters that the pods are started with, each a value of `model` in requests too."
+    )
     replicas: int = Field(0, ge=0, description="Replicas that exist.")
     ready_replicas: int = Field(0, ge=0, description="Replicas that answered a request and are ready.")
     updated_replicas: int = Field(0, ge=0, description="Replicas of the present spec.")
@@ -304,6 +318,12 @@ DEPLOYMENT = Kind(
     spec=DeploymentSpec,
     status=DeploymentStatus,
     description="A model that is served: engine, resources, scaling and address.",
+    rules=(
+        rule(
+            "!has(self.spec.adapters) || self.spec.adapters.all(a, a.name != self.metadata.name)",
+            "an adapter in spec.adapters has the Deployment's own name, by which the model itself is called: rename it",
+        ),
+    ),
     scale={
         "specReplicasPath": ".spec.replicas",
         "statusReplicasPath": ".status.replicas",

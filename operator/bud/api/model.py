@@ -279,6 +279,15 @@ class Copy(Status):
     )
 
 
+class AdapterFound(Status):
+    """What the files of an adapter say of it."""
+
+    type: Annotated[str, Field(max_length=256)] = Field("", description="Its type, as in `lora`.")
+    base: Annotated[str, Field(max_length=256)] = Field(
+        "", description="The model that it was made for, as its files name it; empty when they do not."
+    )
+
+
 class ModelStatus(Status):
     """What is known of the weights."""
 
@@ -302,6 +311,12 @@ class ModelStatus(Status):
     format: Annotated[str, Field(max_length=32)] = Field("", description="Format of the weights, given or found.")
     task: Annotated[str, Field(max_length=64)] = Field("", description="Task of the model, given or found.")
     file: Annotated[str, Field(max_length=2048)] = Field("", description="Main file, for engines that load one file.")
+    architecture: Annotated[str, Field(max_length=256)] = Field(
+        "", description="Architecture, as in `llama`; empty when the files do not tell it."
+    )
+    adapter: AdapterFound | None = Field(
+        None, description="Set when the weights are an adapter, to be named in a Deployment's spec.adapters."
+    )
     copies: Annotated[tuple[Copy, ...], Field(max_length=64, json_schema_extra=list_map("cluster"))] = Field(
         (), description="Where the weights are."
     )

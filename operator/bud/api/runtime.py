@@ -30,6 +30,41 @@ class AnswerCheck(Resource):
     path: HttpPath | None = Field(None, description="Path of the request. Default: by the task.")
 
 
+class AdapterSelection(Resource):
+    """How a request tells the engine which adapter it is for, where `model` does not."""
+
+    field: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        description="Field of the request's body."
+    )
+    value: Literal["Name", "Scales"] = Field(
+        description="`Name`: the adapter's name. `Scales`: a list with `id` and `scale` of every adapter, numbered in "
+        "the order of the arguments, as llama.cpp's server has it."
+    )
+
+
+class RuntimeAdapters(Resource):
+    """How the engine loads adapters (LoRA) beside the model.
+
+    The arguments may refer to BUD_ADAPTER_COUNT; `each`, also to BUD_ADAPTER_NAME, BUD_ADAPTER_PATH (the folder) and
+    BUD_ADAPTER_FILE (the main file).
+    """
+
+    args: Annotated[tuple[Text, ...], Field(max_length=64, json_schema_extra=atomic())] = Field(
+        (), description="Arguments that turn it on, after the Runtime's own."
+    )
+    each: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        description="The argument that names one adapter; there is one for each, after `args`."
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
+        None, description="Joins the arguments of all adapters into one."
+    )
+    select: AdapterSelection | None = Field(
+        None,
+        description="For engines that do not know an adapter by the `model` of a request: a relay beside the engine "
+        "then sets this field of it. Default: the engine knows it.",
+    )
+
+
 class RuntimeSpec(Resource):
     """An inference engine.
 
@@ -55,7 +90,12 @@ class RuntimeSpec(Resource):
         ge=1024,
         le=65535,
         description="Port of the engine's HTTP API.",
-        json_schema_extra=rules(rule("self != 9901", "port 9901 is the answer check's: choose another")),
+        json_schema_extra=rules(
+            rule(
+                "self != 9901 && self != 9902",
+                "ports 9901 and 9902 are those of the answer check and the relay: choose another",
+            )
+        ),
     )
     formats: Annotated[tuple[Format, ...], Field(min_length=1, max_length=16, json_schema_extra=atomic())] = Field(
         description="Formats of weights that it loads."
@@ -88,6 +128,7 @@ class RuntimeSpec(Resource):
     writable_paths: Annotated[tuple[HttpPath, ...], Field(max_length=16, json_schema_extra=atomic())] = Field(
         ("/tmp",), description="Folders that the engine writes; the rest of its file system is read-only."
     )
+    adapters: RuntimeAdapters | None = Field(None, description="How it loads adapters (LoRA). Default: it cannot.")
     shared_memory: bool = Field(False, description="Whether /dev/shm is a volume in memory, as multi-GPU engines need.")
 
 

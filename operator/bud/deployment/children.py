@@ -11,7 +11,8 @@ from bud.deployment.replicas import replicas
 from bud.deployment.rollout import strategy
 from bud.deployment.started import ENGINE_ANNOTATION, note
 from bud.deployment.view import View
-from bud.engines.pod import ENGINE, Document, Engine, Served, Weights, pod_template, start_seconds
+from bud.engines.adapters import beside
+from bud.engines.pod import ENGINE, Adapter, Document, Engine, Served, Weights, pod_template, start_seconds
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
@@ -52,9 +53,15 @@ def selector(view: View) -> dict[str, str]:
     return {OWNER_KIND: DEPLOYMENT.kind, OWNER_NAME: view.id}
 
 
-def app(view: View, engine: Engine, weights: Weights) -> Document:
-    served = Served(model_name=view.name, labels=_labels(view), annotations={FULL_NAME: view.name})
-    started = note(view.spec, engine, weights)
+def app(view: View, engine: Engine, weights: Weights, adapters: tuple[Adapter, ...] = ()) -> Document:
+    """The apps/v1 Deployment. Raises `InvalidError` and `WaitingError` for adapters that the Runtime cannot load."""
+    served = Served(
+        model_name=view.name,
+        labels=_labels(view),
+        annotations={FULL_NAME: view.name},
+        beside=beside(adapters, engine=engine, model_name=view.name),
+    )
+    started = note(view.spec, engine, weights, adapters)
     document: Document = {
         "apiVersion": APPS.api_version,
         "kind": APPS.kind,

@@ -65,6 +65,7 @@ def gather(context: Context, owner: Seen) -> View:
         generation=own.generation,
         spec=spec,
         model=_model(context, owner.namespace, spec.model_ref.name),
+        adapter_models=_adapter_models(context, owner.namespace, spec),
         older=_older(context, owner, identity),
         runtimes=_runtimes(context),
         gpus=_gpus(context) if context.settings.inventory else None,
@@ -101,6 +102,11 @@ def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
     current = same_copy or known.observed_generation == own.generation
     local = spec.source.local
     return ModelSeen(known, current, local.host_path or "" if local is not None else "", spec)
+
+
+def _adapter_models(context: Context, namespace: str, spec: DeploymentSpec) -> dict[str, ModelSeen]:
+    names = {adapter.model_ref.name for adapter in spec.adapters}
+    return {name: seen for name in names if (seen := _model(context, namespace, name)) is not None}
 
 
 def _older(context: Context, owner: Seen, identity: str) -> str:

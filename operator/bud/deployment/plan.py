@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from bud.api.conditions import READY, find
 from bud.deployment.children import app, autoscaler, disruption_budget, service
 from bud.deployment.replicas import may_be_several
 from bud.deployment.started import started_with
-from bud.deployment.view import ModelSeen, View, active_scaling
+from bud.deployment.view import View, active_scaling
+from bud.deployment.weights import adapters as adapters_of
+from bud.deployment.weights import as_started, check_path, model_weights
 from bud.engines.gpu import Gpus, any_gpus, exact_gpus, named_gpus
-from bud.engines.node_cache import NodeCache, node_cache
-from bud.engines.pod import Document, Engine, Weights, is_below
+from bud.engines.pod import Adapter, Document, Engine, Weights
 from bud.engines.select import Wants, check, choose, references
-from bud.errors import InvalidError, NameConflict, WaitingError
+from bud.errors import NameConflict, WaitingError
 from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import APPS, AUTOSCALERS, DISRUPTION_BUDGETS, SERVICES, Resource
 
@@ -28,6 +28,14 @@ class Plan:
     weights: Weights
     waiting: str = ""
     """Why the weights of before are served, in place of those that the Model now asks for."""
+    adapters: tuple[Adapter, ...] = ()
+    lacking: tuple[str, ...] = ()
+    """Why adapters of the spec are not loaded, or as they were before."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all weights."""
+        return self.weights.bytes + sum(adapter.weights.bytes for adapter in self.adapters)
 
 
 def plan(view: View) -> Plan:
@@ -41,83 +49,25 @@ def plan(view: View) -> Plan:
         )
     started, waiting = started_with(view), None
     try:
-        weights = _weights(view)
+        weights = model_weights(view)
     except WaitingError as error:
         if started is None:
             raise
         # The weights that are served are as good as before: stopping, scaling and healing need no others.
         weights, waiting = started.weights, error
-    _check_path(view, weights)
+    check_path(view, view.spec.model_ref.name, weights)
     if started is not None and started.unchanged:
-        weights = _as_started(weights, started.weights)
+        weights = as_started(weights, started.weights)
+    adapters, lacking = adapters_of(view, started)
     engine = started.engine if started is not None and started.unchanged else _engine(view, weights)
-    objects = [(APPS, app(view, engine, weights)), (SERVICES, service(view, engine))]
+    objects = [(APPS, app(view, engine, weights, adapters)), (SERVICES, service(view, engine))]
     if (scaling := active_scaling(view.spec)) is not None:
         objects.append((AUTOSCALERS, autoscaler(view, scaling)))
     if may_be_several(view):
         objects.append((DISRUPTION_BUDGETS, disruption_budget(view)))
-    return Plan(tuple(objects), engine, weights, str(waiting) if waiting is not None else "")
-
-
-def _weights(view: View) -> Weights:
-    name, model = view.spec.model_ref.name, view.model
-    if model is None:
-        raise WaitingError(
-            f"no Model {name} in namespace {view.namespace}; create it or correct spec.modelRef.name",
-            reason="ModelNotFound",
-        )
-    status = model.status
-    # A Model that waits for its users to go still has its weights.
-    whole = status.phase in ("Available", "Deleting") and model.current
-    if not whole or not status.copies:
-        if status.phase == "Error":
-            raise WaitingError(f"Model {name} failed; see kubectl describe bmodel {name}", reason="ModelFailed")
-        raise WaitingError(f"Model {name} is {_progress(model)}", reason="ModelNotReady")
-    copy = status.copies[0]
-    cache = _node_cache(view, model, copy.path)
-    return Weights(
-        claim_name=copy.claim_name,
-        host_path=model.host_path,
-        directory="" if cache is not None else copy.path,
-        file=status.file,
-        bytes=status.bytes or 0,
-        format=status.format,
-        task=status.task,
-        node_cache=cache,
+    return Plan(
+        tuple(objects), engine, weights, str(waiting) if waiting is not None else "", adapters=adapters, lacking=lacking
     )
-
-
-def _node_cache(view: View, model: ModelSeen, folder: str) -> NodeCache | None:
-    if model.spec is None or model.spec.storage.mode != "PerNode":
-        return None
-    if view.node_storage is None:
-        raise WaitingError(
-            f"Model {view.spec.model_ref.name} has spec.storage.mode PerNode, which this operator was not started for; "
-            "ask the administrator for --node-cache-path and --node-cache-size, or set the mode to Shared",
-            reason="NodeCacheNotEnabled",
-        )
-    return node_cache(model.spec, model.status, view.node_storage, folder=folder)
-
-
-def _as_started(weights: Weights, started: Weights) -> Weights:
-    """The same copy in a cache that the administrator has since moved or sized otherwise restarts nobody."""
-    now, then = weights.node_cache, started.node_cache
-    same = now is not None and then is not None and (now.folder, now.digest) == (then.folder, then.digest)
-    return replace(weights, node_cache=then) if same else weights
-
-
-def _check_path(view: View, weights: Weights) -> None:
-    if weights.host_path and not is_below(weights.host_path, view.host_path_prefixes):
-        name = view.spec.model_ref.name
-        raise InvalidError(f"hostPath {weights.host_path} of Model {name} is not allowed", reason="HostPathNotAllowed")
-
-
-def _progress(model: ModelSeen) -> str:
-    if not model.current or model.status.phase is None:
-        return "not looked at yet"
-    ready = find(model.status.conditions, READY)
-    why = f" ({ready.reason})" if ready is not None and ready.reason != model.status.phase else ""
-    return model.status.phase + why
 
 
 def _engine(view: View, weights: Weights) -> Engine:
@@ -142,7 +92,8 @@ def _engine(view: View, weights: Weights) -> Engine:
 
 
 def _wants(view: View, weights: Weights, gpus: Gpus | None) -> Wants:
-    wants = Wants(weights.format, weights.task, view.spec.resources.gpu)
+    spec = view.spec
+    wants = Wants(weights.format, weights.task, spec.resources.gpu, adapters=bool(spec.adapters))
     return replace(wants, vendor=gpus.vendor) if gpus is not None else wants
 
 

@@ -19,7 +19,7 @@ from bud.api.runtime import RuntimeSpec
 from bud.deployment.view import View
 from bud.engines.gpu import Gpus
 from bud.engines.node_cache import NodeCache
-from bud.engines.pod import Engine, Weights
+from bud.engines.pod import Adapter, Engine, Weights
 
 ENGINE_ANNOTATION = "bud.studio/engine"
 """On the apps/v1 Deployment: the Runtime revision and images it was started with, as JSON."""
@@ -37,6 +37,7 @@ class Started:
 
     engine: Engine
     weights: Weights
+    adapters: tuple[Adapter, ...]
     unchanged: bool
 
 
@@ -58,10 +59,13 @@ def started_with(view: View) -> Started | None:
             gpus=_gpus(known.get("gpus")),
         )
         weights = _weights(known["weights"])
+        adapters = tuple(
+            Adapter(item["name"], item["model"], _weights(item["weights"])) for item in known.get("adapters", ())
+        )
         unchanged = known["spec"] == pod_digest(view.spec) and view.spec.update_policy != "Auto"
     except (ValueError, KeyError, TypeError):
         return None
-    return Started(engine, weights, unchanged)
+    return Started(engine, weights, adapters, unchanged)
 
 
 def is_edited(view: View) -> bool:
@@ -81,20 +85,26 @@ def _weights(known: Mapping[str, Any]) -> Weights:
     return Weights(**{**known, "node_cache": NodeCache(**cache) if cache is not None else None})
 
 
+def _noted(weights: Weights) -> dict[str, object]:
+    return {key: value for key, value in asdict(weights).items() if (key, value) != ("node_cache", None)}
+
+
 def pod_digest(spec: DeploymentSpec) -> str:
     fields = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_THE_PODS, exclude_defaults=True)
     return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
-def note(spec: DeploymentSpec, engine: Engine, weights: Weights) -> str:
+def note(spec: DeploymentSpec, engine: Engine, weights: Weights, adapters: tuple[Adapter, ...]) -> str:
     """The note, as JSON."""
-    known = {
+    known: dict[str, object] = {
         "gpus": asdict(engine.gpus) if engine.gpus is not None else None,
         "operatorImage": engine.operator_image,
         "runtime": engine.runtime.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "runtimeName": engine.runtime_name,
         "spec": pod_digest(spec),
         "version": VERSION,
-        "weights": {key: value for key, value in asdict(weights).items() if (key, value) != ("node_cache", None)},
+        "weights": _noted(weights),
     }
+    if adapters:
+        known["adapters"] = [{"model": a.model, "name": a.name, "weights": _noted(a.weights)} for a in adapters]
     return orjson.dumps(known, option=orjson.OPT_SORT_KEYS).decode()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from bud.api.conditions import READY, RECONCILING, REPLICAS_IGNORED, Notice, Verdict, conditions, find
-from bud.api.deployment import DeploymentPhase, DeploymentStatus, EffectiveResources
+from bud.api.deployment import DeploymentPhase, DeploymentSpec, DeploymentStatus, EffectiveResources
 from bud.deployment import rollout
 from bud.deployment.children import selector
 from bud.deployment.plan import Plan
@@ -51,6 +51,7 @@ def status(view: View, outcome: Outcome, *, previous: DeploymentStatus, now: str
         endpoint_url=f"http://{view.id}.{view.namespace}.svc/v1" if app is not None else "",
         model_name=view.name if app is not None else "",
         runtime=outcome.plan.engine.runtime_name if outcome.plan else previous.runtime,
+        adapters=tuple(a.name for a in outcome.plan.adapters) if outcome.plan else previous.adapters,
         replicas=app.replicas if app is not None else 0,
         ready_replicas=ready,
         updated_replicas=app.updated if app is not None else 0,
@@ -71,6 +72,8 @@ def _remarks(view: View, outcome: Outcome) -> list[str]:
         remarks.append(f"{outcome.plan.waiting}: the weights of before are served meanwhile")
     if view.gpus is None and view.spec.resources.gpu_type and (app is None or app.available < app.wanted):
         remarks.append("spec.resources.gpuType is taken as the exact value of a node's label, since no nodes are read")
+    if outcome.plan is not None:
+        remarks += [f"{text}; served as before meanwhile" for text in outcome.plan.lacking]
     if going := rollout.remark(view):
         remarks.append(going)
     return remarks
@@ -90,7 +93,7 @@ def _further(view: View) -> tuple[Notice, ...]:
 def _resources(view: View, outcome: Outcome) -> EffectiveResources | None:
     if outcome.plan is None:
         return None
-    size = sizes(view.spec.resources, outcome.plan.weights.bytes)
+    size = sizes(view.spec.resources, outcome.plan.bytes)
     return EffectiveResources(cpu=size.cpu, memory=size.memory, gpu=size.gpu)
 
 
@@ -104,8 +107,15 @@ def _verdict(view: View, outcome: Outcome, previous: DeploymentStatus) -> tuple[
         return _at_zero(view, app)
     complete = app.updated == app.wanted == app.replicas == app.available
     if complete:
-        return "Active", Verdict(True, "Active", f"{app.available} of {app.wanted} replicas answer")
+        return _complete(app, outcome.plan, finished=_finished(view, previous), spec=view.spec)
     return _incomplete(view, app, finished=_finished(view, previous))
+
+
+def _complete(app: App, plan: Plan | None, *, finished: bool, spec: DeploymentSpec) -> tuple[DeploymentPhase, Verdict]:
+    counted = f"{app.available} of {app.wanted} replicas answer"
+    if plan is not None and len(plan.adapters) < len(spec.adapters):
+        return "Deploying", Verdict(True, "AdapterNotReady", counted, reconciling=not finished)
+    return "Active", Verdict(True, "Active", counted)
 
 
 def first_roll_out(view: View, previous: DeploymentStatus) -> bool:

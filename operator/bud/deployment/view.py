@@ -17,7 +17,7 @@ from bud.kube.seen import App, Pod, Seen
 
 @dataclass(frozen=True)
 class ModelSeen:
-    """The Model that a Deployment refers to; `current` says whether its status answers its present source. `spec` is
+    """A Model that a Deployment refers to; `current` says whether its status answers its present source. `spec` is
     None for one that cannot be read."""
 
     status: ModelStatus
@@ -25,13 +25,19 @@ class ModelSeen:
     host_path: str = ""
     spec: ModelSpec | None = None
 
+    @property
+    def repo(self) -> str:
+        """The repository of a hub that it is from, "" for other sources."""
+        hub = self.spec.source.hugging_face if self.spec is not None else None
+        return hub.repo if hub is not None else ""
+
 
 @dataclass(frozen=True)
 class View:
     """All that decides what a Deployment wants.
 
     `older` names an older Deployment whose children have the very same name; "" as a rule. `gpus` are those of the
-    cluster's nodes, and None where nodes are not read.
+    cluster's nodes, and None where nodes are not read. `adapter_models` are the Models of the adapters, by name.
     """
 
     namespace: str
@@ -40,6 +46,7 @@ class View:
     generation: int
     spec: DeploymentSpec
     model: ModelSeen | None
+    adapter_models: Mapping[str, ModelSeen]
     older: str
     runtimes: Mapping[str, RuntimeSpec]
     gpus: tuple[NodeGpu, ...] | None

@@ -20,6 +20,8 @@ Document = dict[str, Any]
 ENGINE = "engine"
 PROBE = "answer-check"
 PROBE_PORT = 9901
+RELAY = "relay"
+RELAY_PORT = 9902
 WEIGHTS_PATH = "/weights"
 
 USER = 65532
@@ -63,12 +65,34 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """LoRA weights that are loaded beside the model's: the name by which they are called, and their Model's."""
+
+    name: str
+    model: str
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What adapters add to a pod; nothing as a rule. `relay` is the container that then takes the requests."""
+
+    args: tuple[str, ...] = ()
+    volumes: tuple[Document, ...] = ()
+    mounts: tuple[Document, ...] = ()
+    names: tuple[str, ...] = ()
+    relay: Document | None = None
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Served:
     """What a pod serves and who it belongs to."""
 
     model_name: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    beside: Beside = Beside()
 
 
 @dataclass(frozen=True)
@@ -115,7 +139,7 @@ def pod_template(spec: DeploymentSpec, *, served: Served, engine: Engine, weight
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         "terminationGracePeriodSeconds": runtime.drain_seconds + _END_SECONDS,
-        "volumes": _volumes(runtime, weights),
+        "volumes": [*_volumes(runtime, weights), *served.beside.volumes],
     }
     if sidecars := _sidecars(served, engine, weights):
         pod["initContainers"] = sidecars
@@ -137,6 +161,8 @@ def _sidecars(served: Served, engine: Engine, weights: Weights) -> list[Document
         found.append(node_cache.container(weights.node_cache, engine.operator_image))
     if engine.runtime.answer_check.enabled:
         found.append(_probe_container(served, engine, weights.task))
+    if served.beside.relay is not None:
+        found.append(served.beside.relay)
     return found
 
 
@@ -155,8 +181,12 @@ def _metadata(spec: DeploymentSpec, served: Served, runtime: RuntimeSpec) -> Doc
 
 
 def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weights: Weights) -> Document:
-    runtime, size = engine.runtime, sizes(spec.resources, weights.bytes)
-    health = {"httpGet": {"path": runtime.health_path, "port": "http", "scheme": "HTTP"}}
+    runtime, beside = engine.runtime, served.beside
+    size = sizes(spec.resources, weights.bytes + beside.bytes)
+    # A Service finds a port by its name in the containers of each pod, by old Kubernetes not in sidecars: so the
+    # relay's port is told here, and pods with and without a relay serve side by side while one roll-out goes on.
+    relayed = beside.relay is not None
+    health = {"httpGet": {"path": runtime.health_path, "port": runtime.port if relayed else "http", "scheme": "HTTP"}}
     container: Document = {
         "env": _env(spec, served, runtime, weights),
         "image": spec.image or runtime.image or engine.operator_image,
@@ -169,7 +199,7 @@ def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weig
             "timeoutSeconds": 5,
         },
         "name": ENGINE,
-        "ports": [{"containerPort": runtime.port, "name": "http", "protocol": "TCP"}],
+        "ports": [{"containerPort": RELAY_PORT if relayed else runtime.port, "name": "http", "protocol": "TCP"}],
         "readinessProbe": health | {"failureThreshold": 3, "periodSeconds": 5, "timeoutSeconds": 5},
         "resources": _resources(size, engine.gpus),
         "securityContext": CONTAINER_SECURITY,
@@ -181,12 +211,12 @@ def _engine_container(spec: DeploymentSpec, served: Served, engine: Engine, weig
             "terminationGracePeriodSeconds": _HUNG_SECONDS,
             "timeoutSeconds": 5,
         },
-        "volumeMounts": _mounts(runtime),
+        "volumeMounts": [*_mounts(runtime), *beside.mounts],
     }
     if runtime.command:
         container["command"] = list(runtime.command)
-    if runtime.args or spec.args:
-        container["args"] = [*runtime.args, *spec.args]
+    if args := [*runtime.args, *beside.args, *spec.args]:
+        container["args"] = args
     return container
 
 
@@ -255,6 +285,10 @@ def _probe_container(served: Served, engine: Engine, task: str) -> Document:
     }
     if runtime.answer_check.path:
         values["BUD_PROBE_PATH"] = runtime.answer_check.path
+    if served.beside.names:
+        values["BUD_PROBE_ADAPTERS"] = ",".join(served.beside.names)
+    if served.beside.relay is not None:
+        values["BUD_PROBE_ASK"] = f"http://127.0.0.1:{RELAY_PORT}"
     return {
         "command": ["bud-probe"],
         "env": [_variable(name, value) for name, value in values.items()],
@@ -278,14 +312,18 @@ def _probe_container(served: Served, engine: Engine, task: str) -> Document:
     }
 
 
+def volume_source(weights: Weights) -> Document:
+    """The claim or path of the node that holds the weights."""
+    if weights.host_path:
+        return {"hostPath": {"path": weights.host_path, "type": "Directory"}}
+    return {"persistentVolumeClaim": {"claimName": weights.claim_name, "readOnly": True}}
+
+
 def _volumes(runtime: RuntimeSpec, weights: Weights) -> list[Document]:
     if weights.node_cache is not None:
         volumes = node_cache.volumes(weights.node_cache)
-    elif weights.host_path:
-        volumes = [{"name": "weights", "hostPath": {"path": weights.host_path, "type": "Directory"}}]
     else:
-        claim = {"claimName": weights.claim_name, "readOnly": True}
-        volumes = [{"name": "weights", "persistentVolumeClaim": claim}]
+        volumes = [{"name": "weights", **volume_source(weights)}]
     volumes += [{"name": f"writable-{i}", "emptyDir": {}} for i in range(len(runtime.writable_paths))]
     if runtime.shared_memory:
         volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})

@@ -66,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="requests served at once; they share --ctx-size",
     )
+    add("--lora", default="", metavar="FILE,…", help="adapters, .gguf files; a request's `lora` field sets their scale")
+    add("--lora-init-without-apply", action="store_true", help="adapters count only where a request names them")
     add("--embeddings", action="store_true", help="serve embeddings (mean-pooled) instead of text")
     add(
         "--grace",
@@ -124,6 +126,9 @@ def start(options: argparse.Namespace) -> Any:
     # The pod has its limits: no prompt cache of 8 GiB, no second load of the model to fit it to a machine.
     params.cache_ram_mib = 0
     params.fit_params = False
+    scale = 0.0 if options.lora_init_without_apply else 1.0
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, scale) for path in adapters(options)]
+    params.lora_init_without_apply = options.lora_init_without_apply
     if options.embeddings:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
@@ -131,17 +136,24 @@ def start(options: argparse.Namespace) -> Any:
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise StartError(
-            f"llama.cpp cannot load {options.model}: it is damaged, cut short, of a kind this build does not "
-            "know, or larger than the memory; llama.cpp's own messages stand above",
+            f"llama.cpp cannot load {' with '.join([str(options.model), *adapters(options)])}: damaged, cut short, of "
+            "a kind this build does not know, larger than the memory, or an adapter of another model; llama.cpp's own "
+            "messages stand above",
             status=EX_DAMAGED,
         ) from error
+
+
+def adapters(options: argparse.Namespace) -> list[str]:
+    """The files of `--lora`."""
+    return [path for path in options.lora.split(",") if path]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit status, or does not return after a signal."""
     options = build_parser().parse_args(argv)
     try:
-        check_model(options.model)
+        for path in (options.model, *adapters(options)):
+            check_model(Path(path))
         check_port(options.host, options.port)
         _die_while_loading()
         server = start(options)

@@ -9,7 +9,7 @@ import orjson
 
 from bud.api.base import Condition
 from bud.api.conditions import Verdict, conditions
-from bud.api.model import Copy, ModelPhase, ModelSpec, ModelStatus, Progress
+from bud.api.model import AdapterFound, Copy, ModelPhase, ModelSpec, ModelStatus, Progress
 from bud.errors import BudError, InvalidError
 from bud.kube.quantity import readable
 from bud.kube.seen import Claim, Container, Job, Pod, Seen
@@ -89,9 +89,17 @@ def _with_weights(view: View, phase: ModelPhase, shown: tuple[Condition, ...]) -
         format=format_of(view.spec, result),
         task=view.spec.task or served_as(result.get("task")),
         file=_file(view, str(result.get("file") or "")),
+        architecture=str(result.get("architecture") or "")[:256],
+        adapter=_adapter(result.get("adapter")),
         copies=(Copy(cluster="local", claim_name=view.claim_name, path=view.node_folder or view.directory),),
         conditions=shown,
     )
+
+
+def _adapter(found: object) -> AdapterFound | None:
+    if not isinstance(found, Mapping):
+        return None
+    return AdapterFound(type=str(found.get("type") or "")[:256], base=str(found.get("base") or "")[:256])
 
 
 def served_as(tag: str | None) -> str:

@@ -22,6 +22,8 @@ Settings (environment):
   BUD_PROBE_HEALTH_PATH  its health path (default /health)
   BUD_PROBE_TASK         the model's task, a Hugging Face pipeline tag (default text-generation)
   BUD_PROBE_MODEL        the name that the engine serves the model under
+  BUD_PROBE_ADAPTERS     names of adapters, with commas between them: each must answer too
+  BUD_PROBE_ASK          where requests are made, if not at the engine itself: a relay's address
   BUD_PROBE_PATH         the path to ask, where it is not the task's usual one
   BUD_PROBE_PORT         the port for /readyz, /healthz and /drain (default 9901)
   BUD_PROBE_DRAIN        the longest that /drain may take, in seconds (default 120)
@@ -45,6 +47,8 @@ def read_settings(env: Mapping[str, str]) -> tuple[Target, int, float]:
         task=env.get("BUD_PROBE_TASK") or "text-generation",
         model=env["BUD_PROBE_MODEL"],
         path=_path(env.get("BUD_PROBE_PATH", "")),
+        adapters=tuple(name for name in env.get("BUD_PROBE_ADAPTERS", "").split(",") if name),
+        ask=parse_address(env["BUD_PROBE_ASK"]) if env.get("BUD_PROBE_ASK") else None,
     )
     drain = env.get("BUD_PROBE_DRAIN") or "120"
     if not drain.isdecimal():
@@ -73,7 +77,8 @@ async def run(target: Target, port: int, drain_seconds: float) -> None:
         return (200, f"ready: {reason}") if ready else (503, f"not ready: {reason}")
 
     async def wait() -> str:
-        said = await drained(target.address.port, seconds=drain_seconds)
+        # Behind a relay, callers wait there.
+        said = await drained((target.ask or target.address).port, seconds=drain_seconds)
         _log(f"drained: {said}")
         return said
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from bud.probe.sockets import listening
@@ -17,13 +17,18 @@ LAST_RETRY_SECONDS = 60.0
 
 
 class Target(NamedTuple):
-    """What to watch: all that the environment says, read once."""
+    """What to watch: all that the environment says, read once.
+
+    Each of `adapters` must answer too, by its name. Requests are made at `ask` where that is not the engine itself.
+    """
 
     address: Address
     health_path: str
     task: str
     model: str
     path: str = ""
+    adapters: tuple[str, ...] = ()
+    ask: Address | None = None
 
 
 class Failed(NamedTuple):
@@ -50,7 +55,8 @@ class Watch:
         self._log = log
         self._sockets = sockets
         self._clock = clock
-        self._asks = asks_for(target.task, model=target.model, path=target.path)
+        names = (target.model, *target.adapters)
+        self._asks = {name: asks_for(target.task, model=name, path=target.path) for name in names}
         self._proven: frozenset[int] | None = None
         self._failed: Failed | None = None
         self._well = False
@@ -109,9 +115,17 @@ class Watch:
         self._set(False, reason)
 
     async def _ask(self) -> tuple[str, str]:
-        """The path that answered and no fault, or the faults of all that were tried."""
+        """The path that answered and no fault, or the faults of all that were tried for one name."""
+        path = ""
+        for name, asks in self._asks.items():
+            path, fault = await self._ask_one(asks)
+            if fault:
+                return "", fault if name == self._target.model else f"adapter {name}: {fault}"
+        return path, ""
+
+    async def _ask_one(self, asks: Iterable[Ask]) -> tuple[str, str]:
         faults: list[str] = []
-        for ask in self._asks:
+        for ask in asks:
             answer, fault = await self._try(ask)
             if not fault:
                 return ask.path, ""
@@ -123,7 +137,7 @@ class Watch:
     async def _try(self, ask: Ask) -> tuple[Answer | None, str]:
         try:
             answer = await request(
-                self._target.address,
+                self._target.ask or self._target.address,
                 ask.path,
                 body=ask.body,
                 content_type=ask.content_type,

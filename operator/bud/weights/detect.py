@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -17,8 +17,14 @@ Format = Literal["gguf", "safetensors", "pytorch", "onnx", "other"]
 _PYTORCH = re.compile(r"(?:(?:diffusion_)?pytorch_model|adapter_model|consolidated)[^/]*\.bin$|\.(?:pt|pth|ckpt)$")
 _LATER_SHARD = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
 _PROJECTOR = re.compile(r"(?:^|/)[^/]*mmproj[^/]*\.gguf$", re.IGNORECASE)
+# Not what a training leaves beside its result, as `training_args.bin` and `optimizer.pt`.
+_WHOLE = re.compile(
+    r"(?:^|/)(?!adapter_model)[^/]*\.safetensors$|(?:^|/)(?:pytorch_model|consolidated)[^/]*\.(?:bin|pth)$"
+)
 CONFIG_BYTES = 1 << 20
 GGUF_MAGIC = b"GGUF"
+TEXT_CHARACTERS = 256
+"""Of what the files say of themselves, as much as the result has room for."""
 
 _TASK_BY_ENDING = (
     ("ForCausalLM", "text-generation"),
@@ -39,12 +45,24 @@ _GGUF_RANK = 4
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """Weights that are loaded beside a model: their type, as `lora`, and the model that they are for, "" when the files
+    do not tell it."""
+
+    type: str
+    base: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Detected:
-    """`file` is relative to the folder; None where engines load the folder, or where it is not clear which."""
+    """`file` is relative to the folder; None where engines load the folder, or where it is not clear which.
+    `architecture` is that of the model, as `llama`; "" where the files do not tell it."""
 
     format: Format
     task: str | None
     file: str | None
+    architecture: str = ""
+    adapter: Adapter | None = None
     remark: str | None = None
 
 
@@ -56,8 +74,36 @@ def detect(root: Path, names: Sequence[str], *, published_task: str | None = Non
     """
     kind = _format(names)
     file, remark = _main_file(kind, names)
-    task = _task_of_gguf(root, names, file) if kind == "gguf" else _task_of_config(root, names)
-    return Detected(format=kind, task=task or published_task, file=file, remark=remark)
+    if kind == "gguf":
+        keys = _keys_of_gguf(root, names, file)
+        task, architecture, adapter = _task_of_gguf(keys), _text(keys, "general.architecture"), _adapter_of_gguf(keys)
+    else:
+        config = _json(root / "config.json") if "config.json" in names else {}
+        task, architecture = _task_of_config(root, names, config), _text(config, "model_type")
+        adapter = _adapter_of_config(root, names)
+    return Detected(
+        format=kind, task=task or published_task, file=file, architecture=architecture, adapter=adapter, remark=remark
+    )
+
+
+def _text(found: Mapping[str, object], key: str) -> str:
+    value = found.get(key)
+    return value[:TEXT_CHARACTERS] if isinstance(value, str) else ""
+
+
+def _adapter_of_config(root: Path, names: Sequence[str]) -> Adapter | None:
+    """PEFT's layout: `adapter_config.json` beside `adapter_model.*`, and no weights of a model."""
+    if "adapter_config.json" not in names or any(_WHOLE.search(name) for name in names):
+        return None
+    config = _json(root / "adapter_config.json")
+    return Adapter(type=_text(config, "peft_type").lower() or "lora", base=_text(config, "base_model_name_or_path"))
+
+
+def _adapter_of_gguf(keys: Mapping[str, object]) -> Adapter | None:
+    if keys.get("general.type") != "adapter":
+        return None
+    base = _text(keys, "general.base_model.0.repo_url") or _text(keys, "general.base_model.0.name")
+    return Adapter(type=_text(keys, "adapter.type").lower() or "lora", base=base)
 
 
 def _format(names: Sequence[str]) -> Format:
@@ -87,10 +133,9 @@ def _main_file(kind: Format, names: Sequence[str]) -> tuple[str | None, str | No
     return None, f"several {kind} models are here ({some}): no main file is chosen; narrow the source to one"
 
 
-def _task_of_config(root: Path, names: Sequence[str]) -> str | None:
+def _task_of_config(root: Path, names: Sequence[str], config: Mapping[str, Any]) -> str | None:
     if "modules.json" in names and (root / "modules.json").stat().st_size:
         return "feature-extraction"
-    config = _json(root / "config.json") if "config.json" in names else {}
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else ""
     if not isinstance(first, str) or not first:
@@ -114,15 +159,18 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _task_of_gguf(root: Path, names: Sequence[str], file: str | None) -> str | None:
+def _keys_of_gguf(root: Path, names: Sequence[str], file: str | None) -> Mapping[str, object]:
     chosen = file or next(name for name in sorted(names) if name.endswith(".gguf"))
     try:
         with (root / chosen).open("rb") as opened:
-            keys = _gguf_keys(opened)
+            return _gguf_keys(opened)
     except (struct.error, ValueError, OverflowError):
         raise Permanent(
             "InvalidFormat", f"{chosen} is no GGUF file: check that the source really is the file, not a page about it"
         ) from None
+
+
+def _task_of_gguf(keys: Mapping[str, object]) -> str | None:
     architecture = keys.get("general.architecture")
     if not isinstance(architecture, str) or architecture in ("clip", "") or keys.get("general.type") == "adapter":
         return None

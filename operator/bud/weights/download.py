@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bud.weights.complete import check_complete
 from bud.weights.config import Config
-from bud.weights.detect import Format, detect
+from bud.weights.detect import Adapter, Format, detect
 from bud.weights.errors import Permanent
 from bud.weights.hashing import FileHash
 from bud.weights.plan import Action, Entry, RemoteFile, Step, checked, decide, digest, with_demands
@@ -35,6 +35,8 @@ class Result:
     format: Format
     task: str | None
     file: str | None
+    architecture: str
+    adapter: Adapter | None
 
 
 def download(config: Config, report: Report) -> Result:
@@ -139,6 +141,8 @@ def _conclude(
         format=detected.format,
         task=detected.task,
         file=main,
+        architecture=detected.architecture,
+        adapter=detected.adapter,
     )
 
 

@@ -74,6 +74,7 @@ def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
         generation=1,
         spec=parsed,
         model=model(),
+        adapter_models={},
         older="",
         runtimes=RUNTIMES,
         gpus=tuple(nvidia(product) for product in ("NVIDIA-A100-SXM4-80GB", "NVIDIA-L4")),

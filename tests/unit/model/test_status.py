@@ -174,3 +174,18 @@ KEPT: dict[str, Any] = {RESULT_ANNOTATION: orjson.dumps(RESULT).decode()}
 )
 def test_where_the_result_of_a_download_is_read(where: tuple[Any, Any, list[Seen]], expected: object) -> None:
     assert result_of(*where) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "adapter"),
+    [
+        (None, None),
+        ({"type": "lora", "base": ""}, {"type": "lora"}),
+        ({"type": "lora", "base": "a/b"}, {"type": "lora", "base": "a/b"}),
+        ("odd", None),
+    ],
+)
+def test_weights_that_are_an_adapter_are_told(told: object, adapter: object) -> None:
+    found = look(view(claim=claim(), result=RESULT | {"adapter": told, "architecture": "llama"}))
+    shown = found.model_dump(by_alias=True, exclude_defaults=True)
+    assert (shown.get("adapter"), shown["architecture"]) == (adapter, "llama")

@@ -29,7 +29,8 @@ def test_an_example_says_what_it_is_and_is_read_by_the_operator(path: Path) -> N
 def test_the_model_of_every_deployment_is_in_the_same_folder(folder: str) -> None:
     found = [document for path in sorted((ROOT / folder).glob("*.yaml")) for document in documents(path)]
     models = {item["metadata"]["name"] for item in found if item["kind"] == "Model"}
-    wanted = {item["spec"]["modelRef"]["name"] for item in found if item["kind"] == "Deployment"}
+    specs = [item["spec"] for item in found if item["kind"] == "Deployment"]
+    wanted = {part["modelRef"]["name"] for spec in specs for part in (spec, *spec.get("adapters", ()))}
     assert wanted
     assert wanted <= models
 

@@ -21,8 +21,11 @@ def test_every_setting_is_read() -> None:
         "BUD_PROBE_PATH": "rerank",
         "BUD_PROBE_PORT": "1234",
         "BUD_PROBE_DRAIN": "7",
+        "BUD_PROBE_ADAPTERS": "a,b",
+        "BUD_PROBE_ASK": "http://127.0.0.1:9902",
     }
-    target = Target(Address("127.0.0.1", 8000, ""), "/ready", "text-ranking", "m", "/rerank")
+    engine, relay = Address("127.0.0.1", 8000, ""), Address("127.0.0.1", 9902, "")
+    target = Target(engine, "/ready", "text-ranking", "m", "/rerank", ("a", "b"), relay)
     assert read_settings({**LEAST, **more}) == (target, 1234, 7.0)
 
 
@@ -32,6 +35,7 @@ def test_every_setting_is_read() -> None:
         ("BUD_PROBE_ENGINE", ""),
         ("BUD_PROBE_ENGINE", "127.0.0.1:8000"),
         ("BUD_PROBE_MODEL", ""),
+        ("BUD_PROBE_ASK", "127.0.0.1:9902"),
         ("BUD_PROBE_PORT", "no"),
         ("BUD_PROBE_PORT", "0"),
         ("BUD_PROBE_PORT", "65536"),

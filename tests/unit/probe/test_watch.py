@@ -1,5 +1,6 @@
 """What `/readyz` says through an engine's life, and that each start of it costs one request."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -216,3 +217,29 @@ async def test_transitions_are_told_once(watch: Watch, log: list[str]) -> None:
     for _ in range(4):
         await watch.step()
     assert [line.split(":")[0] for line in log] == ["not ready", "ready"]
+
+
+async def test_each_adapter_is_asked_once_by_its_name_where_requests_are_taken(engine: ScriptedEngine) -> None:
+    relay = ScriptedEngine({CHAT: GOOD})
+    await relay.start()
+    asked = target(engine)._replace(adapters=("pirate", "poet"), ask=Address("127.0.0.1", relay.port, ""))
+    watch = Watch(asked, log=lambda _: None)
+    for _ in range(3):
+        await watch.step()
+    await relay.stop()
+    assert watch.readiness()[0]
+    assert engine.asked == []
+    assert [json.loads(body)["model"] for body in relay.bodies] == ["my-model", "pirate", "poet"]
+
+
+async def test_an_adapter_that_does_not_answer_is_named(engine: ScriptedEngine) -> None:
+    async def fail_from_the_second() -> None:
+        if len(engine.asked) == 2:
+            engine.replies[CHAT] = (500, {"error": "no such adapter"})
+
+    watch = Watch(target(engine)._replace(adapters=("pirate",)), log=lambda _: None)
+    engine.while_asked = fail_from_the_second
+    await watch.step()
+    ready, reason = watch.readiness()
+    assert not ready
+    assert "adapter pirate: POST /v1/chat/completions: status 500" in reason

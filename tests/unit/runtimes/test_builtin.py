@@ -34,7 +34,8 @@ LISTS = {
 
 
 def flags_of(spec: RuntimeSpec) -> set[str]:
-    return {arg.partition("=")[0] for arg in spec.args if re.match(r"--?[a-z]", arg)}
+    adapters = (*spec.adapters.args, spec.adapters.each) if spec.adapters is not None else ()
+    return {arg.partition("=")[0] for arg in (*spec.args, *adapters) if re.match(r"--?[a-z]", arg)}
 
 
 def listed(name: str) -> set[str]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from bud.weights.detect import detect
+from bud.weights.detect import Adapter, detect
 from bud.weights.errors import Permanent
+from tests.tiny_adapter import write_tiny_adapter
 
 
 def gguf(path: Path, architecture: str = "llama", **keys: int) -> None:
@@ -127,3 +128,58 @@ def test_a_page_that_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -
         detect(tmp_path, ["m.gguf"])
 
     assert refusal.value.reason == "InvalidFormat"
+
+
+PEFT: list[tuple[object, Adapter]] = [
+    ({"peft_type": "LORA", "base_model_name_or_path": "a/b"}, Adapter(type="lora", base="a/b")),
+    ({"peft_type": "IA3", "base_model_name_or_path": None}, Adapter(type="ia3", base="")),
+    ({}, Adapter(type="lora", base="")),
+    ([], Adapter(type="lora", base="")),
+    ({"base_model_name_or_path": "x" * 999}, Adapter(type="lora", base="x" * 256)),
+]
+
+
+@pytest.mark.parametrize(("config", "expected"), PEFT, ids=[str(row[0])[:60] for row in PEFT])
+@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapter_of_peft_says_what_it_was_made_for(
+    tmp_path: Path, config: object, expected: Adapter, weights: str
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+
+    left = ["training_args.bin", "checkpoint-5/optimizer.pt", f"checkpoint-5/{weights}"]
+    assert detect(tmp_path, ["README.md", "adapter_config.json", weights, *left]).adapter == expected
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin", "a/model-00001-of-00002.safetensors"])
+def test_a_whole_model_with_an_adapters_configuration_beside_it_is_a_model(tmp_path: Path, weights: str) -> None:
+    for name in ("adapter_config.json", "config.json"):
+        (tmp_path / name).write_text('{"model_type": "llama"}')
+
+    found = detect(tmp_path, ["adapter_config.json", "adapter_model.safetensors", "config.json", weights])
+
+    assert (found.adapter, found.architecture) == (None, "llama")
+
+
+def test_an_adapter_in_gguf_says_so_and_which_architecture_it_is_for(tmp_path: Path) -> None:
+    write_tiny_adapter(tmp_path / "a.gguf", architecture="qwen3")
+    gguf(tmp_path / "m.gguf")
+
+    found = detect(tmp_path, ["a.gguf"])
+
+    assert (found.adapter, found.architecture, found.task) == (Adapter(type="lora", base=""), "qwen3", None)
+    assert detect(tmp_path, ["m.gguf"]).adapter is None
+
+
+def test_an_adapter_in_gguf_may_name_its_base(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "a.gguf", "llama")
+    writer.add_type("adapter")
+    writer.add_base_model_count(1)
+    writer.add_base_model_name(0, "Llama 3.2 1B")
+    writer.add_base_model_repo_url(0, "https://huggingface.co/meta-llama/Llama-3.2-1B")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+    found = detect(tmp_path, ["a.gguf"]).adapter
+
+    assert found == Adapter(type="lora", base="https://huggingface.co/meta-llama/Llama-3.2-1B")
