@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Pod:
     """An engine and a probe, as they stand in one pod."""
 
-    def __init__(self, model: Path, *, task: str = "text-generation", drain_seconds: int = 0) -> None:
+    def __init__(self, model: Path, *, task: str = "text-generation", drain_seconds: int = 0, ask: str = "") -> None:
         self.model = model
         self.engine_port, self.probe_port = free_port(), free_port()
         settings = {
@@ -37,6 +37,7 @@ class Pod:
             "BUD_PROBE_TASK": task,
             "BUD_PROBE_PORT": str(self.probe_port),
             "BUD_PROBE_DRAIN": str(drain_seconds),
+            "BUD_PROBE_ASK": ask,
         }
         self.engine: subprocess.Popen[str] | None = None
         self.probe = subprocess.Popen([sys.executable, "-m", "bud.probe"], env={**os.environ, **settings})
@@ -144,6 +145,21 @@ def test_an_engine_may_end_once_no_caller_waits_for_it(pod: Pod) -> None:
         caller.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         assert "still wait for an answer" in pod.drain()
     wait_for(lambda: "nobody waits" in pod.drain(), "the caller to be gone")
+
+
+def test_behind_a_relay_callers_wait_there(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as relay:
+        address = relay.getsockname()
+        pod = Pod(model, ask=f"http://127.0.0.1:{address[1]}")
+        try:
+            wait_for(lambda: pod.readyz()[0], "the probe to serve")
+            assert "nobody waits" in pod.drain()
+            with socket.create_connection(address) as caller, relay.accept()[0] as taken:
+                caller.sendall(b"POST")
+                taken.recv(4)
+                assert "1 callers still wait" in pod.drain()
+        finally:
+            pod.close()
 
 
 def test_it_lives_and_is_small_and_ends_at_once(pod: Pod) -> None:
