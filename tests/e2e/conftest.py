@@ -16,22 +16,33 @@ from tests.tiny_model import write_tiny_model
 from tests.world import World
 
 NODE_CACHE_BYTES = 900_000
+SYSTEM = "bud-system"
 _CHART = Path(__file__).parents[2] / "charts/bud-operator"
 
 
+def helm(cluster: Cluster, *arguments: str) -> None:
+    """Helm, on the release in namespace bud-system."""
+    command = [str(tools.path("helm")), *arguments, "--namespace", SYSTEM]
+    subprocess.run(command, check=True, env=cluster.environment(), stdout=subprocess.DEVNULL, timeout=300)
+
+
 @pytest.fixture(scope="session")
-def installed(node_cluster: Cluster, pytestconfig: pytest.Config) -> Cluster:
-    """The cluster with the chart's release in namespace bud-system; the operator has only the chart's rights."""
+def release(node_cluster: Cluster, pytestconfig: pytest.Config) -> list[str]:
+    """What `helm install` takes to install the chart with the image made from this tree."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         built = image.image(say=lambda line: print(f"\n[image] {line}", end="", flush=True))
     node_cluster.load_image(built.archive)
-    command = [str(tools.path("helm")), "install", "bud-operator", str(_CHART), "--namespace", "bud-system"]
-    command += ["--create-namespace", "--set", f"image.repository={image.REPOSITORY},image.tag={built.tag}", "--wait"]
+    values = f"image.repository={image.REPOSITORY},image.tag={built.tag}"
     # Room for one tiny model, not for two.
     cache = f"settings.nodeCache.path={node_cluster.state}/node-cache,settings.nodeCache.size={NODE_CACHE_BYTES}"
-    command += ["--set-string", cache]
-    subprocess.run(command, check=True, env=node_cluster.environment(), stdout=subprocess.DEVNULL)
+    return ["bud-operator", str(_CHART), "--set", values, "--set-string", cache, "--wait"]
+
+
+@pytest.fixture(scope="session")
+def installed(node_cluster: Cluster, release: list[str]) -> Cluster:
+    """The cluster with the chart's release in namespace bud-system; the operator has only the chart's rights."""
+    helm(node_cluster, "install", *release, "--create-namespace")
     return node_cluster
 
 
