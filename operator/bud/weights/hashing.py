@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +14,14 @@ from bud.weights.errors import Permanent
 from bud.weights.plan import Entry, RemoteFile, mismatch
 
 BLOCK = 1 << 20
+WAITING = 4
+"""Blocks that may wait for their hash: reading and hashing take turns at being the slower one."""
 
 
 class FileHash:
     """Hashes one file's bytes in order, in a thread of its own: the caller reads on meanwhile.
 
-    At most one block waits, so memory stays bounded.
+    At most WAITING blocks wait, so memory stays bounded.
     """
 
     def __init__(self, file: RemoteFile) -> None:
@@ -29,7 +32,7 @@ class FileHash:
         if self._git:
             self._git.update(f"blob {file.size}\0".encode())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hash")
-        self._waiting: Future[None] | None = None
+        self._waiting: deque[Future[None]] = deque()
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -42,9 +45,9 @@ class FileHash:
 
     def feed(self, block: bytes) -> None:
         self.size += len(block)
-        if self._waiting:
-            self._waiting.result()
-        self._waiting = self._thread.submit(self._update, block)
+        if len(self._waiting) >= WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._update, block))
 
     def feed_file(self, path: Path, *, seen: Callable[[int], None]) -> None:
         """Hashes a file from its start; `seen` is told the count of each block's bytes."""
@@ -57,8 +60,8 @@ class FileHash:
 
         Raises `Permanent` (HashMismatch) if the hash is not the one that the source or the user gave.
         """
-        if self._waiting:
-            self._waiting.result()
+        for waiting in self._waiting:
+            waiting.result()
         got = self._sha256.hexdigest()
         if file.sha256 and got != file.sha256:
             raise Permanent("HashMismatch", mismatch(file.path, wanted=file.sha256, got=got))
