@@ -31,6 +31,9 @@ _NOT_FORWARDED = frozenset(
 _NOT_ASKED = _NOT_FORWARDED | {"accept-encoding", "content-encoding", "expect", "host"}
 
 
+_OF_EVERY_MODEL = ("created", "object", "owned_by")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Routes:
     """`base` is the model's own name; `fields` are added to a request by its `model`, those of the base as a rule."""
@@ -129,11 +132,9 @@ class _Relay:
         raw = await answer.read()
         try:
             listed = json.loads(raw)
-            base = listed["data"][0]
-            listed["data"] += [
-                {**base, "id": name, "root": name, "parent": self._routes.base} for name in self._routes.adapters
-            ]
-        except (ValueError, LookupError, TypeError):
+            common = {key: value for key, value in listed["data"][0].items() if key in _OF_EVERY_MODEL}
+            listed["data"] += [common | {"id": name, "parent": self._routes.base} for name in self._routes.adapters]
+        except (ValueError, LookupError, TypeError, AttributeError):
             return web.Response(body=raw, headers=_forwarded(answer.headers, dropped=_NOT_FORWARDED))
         return web.json_response(listed)
 

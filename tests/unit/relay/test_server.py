@@ -47,7 +47,7 @@ class Engine:
         return web.Response(text=json.dumps(said, separators=(",", ":")), content_type="application/json", status=201)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"object": "list", "data": [{"id": "chat", "object": "model"}]})
+        return web.json_response({"object": "list", "data": [{"id": "chat", "object": "model", "aliases": ["chat"]}]})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -176,7 +176,10 @@ async def test_a_request_line_with_an_address_leads_to_the_engine_all_the_same()
 async def test_the_adapters_are_listed_beside_the_model() -> None:
     async with relayed() as (_, session), session.get("/v1/models") as answer:
         found = (await answer.json())["data"]
-    assert [(model["id"], model.get("parent")) for model in found] == [("chat", None), ("pirate", "chat")]
+    assert found == [
+        {"id": "chat", "object": "model", "aliases": ["chat"]},
+        {"id": "pirate", "object": "model", "parent": "chat"},
+    ]
 
 
 async def test_a_stream_is_renamed_however_it_is_cut() -> None:
