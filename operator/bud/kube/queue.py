@@ -104,6 +104,8 @@ class Queue(Generic[K]):
                 self._running.discard(key)
                 if key in self._again:
                     self.add(key, later=self._again.pop(key))
+            # Work that finds nothing to do never waits: without this, thousands of keys would hold up all else.
+            await asyncio.sleep(0)
 
     def _next(self) -> K:
         self._turn = (self._turn + 1) % _LATER_TURN

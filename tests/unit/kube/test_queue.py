@@ -161,3 +161,27 @@ def test_a_key_that_waits_for_later_is_done_now_when_somebody_asks() -> None:
 
     run(main())
     assert done == ["c", "a", "b"]
+
+
+def test_keys_with_nothing_to_do_hold_up_nobody_else() -> None:
+    done: list[int] = []
+    between: list[int] = []
+
+    async def work(key: int) -> float | None:
+        done.append(key)
+        return None
+
+    async def main() -> None:
+        queue: Queue[int] = Queue(work, workers=4)
+        for key in range(1000):
+            queue.add(key)
+        task = asyncio.create_task(queue.run())
+        while len(done) < 1000:
+            before = len(done)
+            await asyncio.sleep(0)
+            between.append(len(done) - before)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(main())
+    assert max(between) <= 4
