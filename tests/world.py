@@ -55,6 +55,25 @@ def deployment(name: str, model_name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def storage_class(name: str, *, default: bool = False, **fields: Any) -> dict[str, Any]:
+    """A StorageClass for which nobody makes volumes: `World.bind` does."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": name,
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true" if default else "false"},
+        },
+        "provisioner": "disk.example.com",
+        **fields,
+    }
+
+
+def _only(node: str) -> dict[str, Any]:
+    expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+
+
 def refused(cluster: Cluster, item: Mapping[str, Any], *options: str) -> str:
     """The message with which the API server refuses an object; fails when it takes it."""
     try:
@@ -162,8 +181,9 @@ class World:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"]
         return found
 
-    def bind(self, claim: str) -> None:
-        """Gives a claim a volume, so that pods that mount it can be scheduled."""
+    def bind(self, claim: str, *, node: str = "") -> None:
+        """Gives a claim a volume, of one node if it is named, so that pods that mount it can be scheduled."""
+        wanted = self.get("pvc", claim)["spec"]
         name = f"{self.namespace}-{claim}"[:63].rstrip("-")
         self.volumes.append(name)
         self.cluster.apply(
@@ -172,29 +192,31 @@ class World:
                 "kind": "PersistentVolume",
                 "metadata": {"name": name},
                 "spec": {
-                    "accessModes": ["ReadWriteOnce"],
+                    "accessModes": wanted["accessModes"],
+                    "storageClassName": wanted.get("storageClassName", ""),
                     "capacity": {"storage": "20Gi"},
                     "claimRef": {"namespace": self.namespace, "name": claim},
                     "hostPath": {"path": "/nowhere"},
                     "persistentVolumeReclaimPolicy": "Retain",
+                    **({"nodeAffinity": {"required": _only(node)}} if node else {}),
                 },
             }
         )
         self.kubectl("wait", f"pvc/{claim}", "--for=jsonpath={.status.phase}=Bound", "--timeout=50s")
 
     def make_available(
-        self, name: str, spec: Mapping[str, Any] | None = None, *, result: Mapping[str, Any] = RESULT
+        self, name: str, spec: Mapping[str, Any] | None = None, *, result: Mapping[str, Any] = RESULT, node: str = ""
     ) -> str:
         """A Model whose weights are there; gives the name of its claim."""
         self.apply(model(name, spec))
-        return self.finish_download(name, result=result)
+        return self.finish_download(name, result=result, node=node)
 
-    def finish_download(self, name: str, *, result: Mapping[str, Any] = RESULT) -> str:
+    def finish_download(self, name: str, *, result: Mapping[str, Any] = RESULT, node: str = "") -> str:
         """Plays the download of a Model that is there already; gives the name of its claim."""
         job: str = eventually(lambda: self._job_of(name))
         self.end_download(job, message=result)
         self.await_phase("bmodel", name, "Available")
-        self.bind(job)
+        self.bind(job, node=node)
         return job
 
     def _job_of(self, model_name: str) -> str:

@@ -35,6 +35,7 @@ from bud.kube.kinds import (
     NODES,
     PODS,
     SERVICES,
+    STORAGE_CLASSES,
     Resource,
 )
 from bud.kube.lease import Leadership
@@ -50,7 +51,7 @@ from bud.triggers import Key, affected, everything, see_linked
 log = logging.getLogger("bud.operator")
 
 _CHILDREN = (APPS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, NETWORK_POLICIES, JOBS, PODS)
-_WHOLE = (CLAIMS, NODES)
+_WHOLE = (CLAIMS, NODES, STORAGE_CLASSES)
 """Seen without a selector: a claim or a node that matters need not be ours."""
 
 _LIST_SECONDS = 1.0

@@ -57,6 +57,11 @@ class ApiForbidden(WaitingError):
     reason = "Forbidden"
 
 
+def is_quota(message: str) -> bool:
+    """Whether the API server's words for a 403 are those of a ResourceQuota."""
+    return "exceeded quota" in message or "failed quota" in message
+
+
 class InvalidError(BudError):
     """Trying again cannot help: the spec, or something a person made, must change."""
 

@@ -16,6 +16,7 @@ from bud.kube.kinds import (
     NETWORK_POLICY_NAME,
     NODES,
     RUNTIMES,
+    STORAGE_CLASSES,
     Resource,
     child_name,
 )
@@ -56,11 +57,28 @@ def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | Non
     for seen in (old, new):
         if seen is not None:
             yield from _of(store, resource, seen)
+    if resource is DEPLOYMENTS:
+        yield from _beside(store, old, new)
+    if resource in (NODES, RUNTIMES, STORAGE_CLASSES):
+        yield from _of_the_cluster(store, resource)
+
+
+def _beside(store: Store, old: Seen | None, new: Seen | None) -> Iterator[Key]:
+    """What depends on a Deployment that is new, gone, going or has another spec."""
     either = new or old
-    if resource is DEPLOYMENTS and either is not None and (old is None or new is None or old.deleting != new.deleting):
+    if either is not None and (old is None or new is None or old.deleting != new.deleting):
         yield _policy(either.namespace)
-    if resource is RUNTIMES or (resource is NODES and _data(old) != _data(new)):
+    if old is None or new is None or old.data.generation != new.data.generation:
+        for seen in (old, new):
+            yield from _models_used_by(store, seen) if seen is not None else ()
+
+
+def _of_the_cluster(store: Store, resource: Resource) -> Iterator[Key]:
+    if resource is not STORAGE_CLASSES:
         yield from ((DEPLOYMENT.kind, seen.namespace, seen.name) for seen in store.all(DEPLOYMENTS))
+    if resource is not RUNTIMES:
+        models = (seen for seen in store.all(MODELS) if resource is STORAGE_CLASSES or not _is_there(seen))
+        yield from ((MODEL.kind, seen.namespace, seen.name) for seen in models)
 
 
 def _of(store: Store, resource: Resource, seen: Seen) -> Iterator[Key]:
@@ -68,7 +86,6 @@ def _of(store: Store, resource: Resource, seen: Seen) -> Iterator[Key]:
         yield from _of_model(store, seen)
     elif resource is DEPLOYMENTS:
         yield DEPLOYMENT.kind, seen.namespace, seen.name
-        yield from _models_used_by(store, seen)
     elif seen.owner_kind in (MODEL.kind, DEPLOYMENT.kind):
         owners = MODELS if seen.owner_kind == MODEL.kind else DEPLOYMENTS
         yield from _linked(store, owners, seen.namespace, f"id:{seen.owner_name}")
@@ -98,18 +115,18 @@ def _of_model(store: Store, model: Seen) -> Iterator[Key]:
 
 
 def _models_used_by(store: Store, deployment: Seen) -> Iterator[Key]:
-    """Only a Model that waits for its users to go depends on them."""
+    """A Model that waits for its users to go depends on them, and one that is yet to be fetched to where they are."""
     for link in deployment.links:
         name = link.removeprefix("model:")
         model = store.get(MODELS, deployment.namespace, name)
-        if name != link and model is not None and model.deleting:
+        if name != link and model is not None and (model.deleting or not _is_there(model)):
             yield MODEL.kind, model.namespace, model.name
+
+
+def _is_there(model: Seen) -> bool:
+    return bool(model.data.phase == "Available")
 
 
 def _linked(store: Store, resource: Resource, namespace: str, link: str) -> Iterator[Key]:
     for seen in store.linked(resource, namespace=namespace, link=link):
         yield resource.kind, seen.namespace, seen.name
-
-
-def _data(seen: Seen | None) -> object:
-    return seen.data if seen is not None else None

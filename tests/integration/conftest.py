@@ -10,7 +10,7 @@ from bud.api import KINDS
 from bud.api.crd import crd
 from tests.cluster.handle import Cluster
 from tests.operator_process import OperatorProcess, operator_process
-from tests.world import RUNTIME, World
+from tests.world import RUNTIME, World, storage_class
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def kinds(control_cluster: Cluster) -> Cluster:
     control_cluster.apply(*(crd(kind) for kind in KINDS))
     names = [f"crd/{kind.plural}.bud.studio" for kind in KINDS]
     control_cluster.kubectl("wait", "--for=condition=Established", *names)
-    control_cluster.apply(RUNTIME)
+    control_cluster.apply(RUNTIME, storage_class("standard", default=True))
     control_cluster.add_fake_node("gpu-1", gpu_product="NVIDIA-L4", gpus=8)
     return control_cluster
 

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from bud.kube.gpus import NodeGpu
-from bud.kube.kinds import AUTOSCALERS, CLAIMS, DEPLOYMENTS, MODELS, NODES, PODS, RUNTIMES, Resource, child_name
+from bud.kube.kinds import (
+    AUTOSCALERS,
+    CLAIMS,
+    DEPLOYMENTS,
+    MODELS,
+    NODES,
+    PODS,
+    RUNTIMES,
+    STORAGE_CLASSES,
+    Resource,
+    child_name,
+)
 from bud.kube.seen import Claim, Node, Nothing, Pod, Seen, see
 from bud.kube.store import Store
 from bud.model.plan import FINALIZER
@@ -53,7 +64,9 @@ def store(*more: Seen) -> Store:
     ("changed", "expected"),
     [
         pytest.param(MODEL, {"Model m", "Model m2", "Deployment chat"}, id="a Model: itself, those that share its copy, its users"),
-        pytest.param(CHAT, {"Deployment chat", "NetworkPolicy bud-engines"}, id="a Deployment: itself, and the policy of all"),
+        pytest.param(
+            CHAT, {"Deployment chat", "Model m", "NetworkPolicy bud-engines"}, id="a Deployment: itself, the policy of all, its Model that is not there yet"
+        ),
         pytest.param(LORA, {"Model lora", "Deployment embed"}, id="a Model that is an adapter: those that load it"),
         pytest.param(
             child(PODS, POD, kind="Deployment", owner=child_name("Deployment", "ns", "chat")),
@@ -72,6 +85,14 @@ def test_who_depends_on_what_changed(changed: Seen, expected: set[str]) -> None:
     assert {f"{kind} {name}" for kind, _, name in affected(store(), changed.resource, None, changed)} == expected
 
 
+def test_a_model_that_is_there_hears_of_no_deployment_and_one_that_is_not_of_no_mere_status() -> None:
+    raw = {"metadata": {"namespace": "ns", "name": "m", "uid": "m", "resourceVersion": "2"}, "spec": HUB}
+    there = see_linked(MODELS, raw | {"status": {"phase": "Available"}})
+    assert ("Model", "ns", "m") not in set(affected(store(there), DEPLOYMENTS, None, CHAT))
+    told = replace(CHAT, version=2, data=replace(CHAT.data, phase="Pending"))
+    assert set(affected(store(), DEPLOYMENTS, CHAT, told)) == {("Deployment", "ns", "chat")}
+
+
 def test_a_model_that_waits_for_its_users_hears_of_them() -> None:
     waiting = replace(own(MODELS, "m", HUB, deleting=True), version=2)
     keys = set(affected(store(waiting), DEPLOYMENTS, CHAT, None))
@@ -84,11 +105,18 @@ def test_a_change_of_one_of_several_deployments_does_not_concern_their_policy() 
     }
 
 
-def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_every_deployment() -> None:
+def test_a_storage_class_concerns_every_model() -> None:
+    raw = {"metadata": {"name": "fast", "uid": "u", "resourceVersion": "2"}, "provisioner": "disk.example.com"}
+    filled = store()
+    keys = set(affected(filled, STORAGE_CLASSES, None, see(STORAGE_CLASSES, raw)))
+    assert keys == {("Model", "ns", model.name) for model in filled.all(MODELS)}
+
+
+def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_all() -> None:
     before = Seen(NODES, "", "n", "u", 1, "", "", frozenset(), False, b"", Node((L4,)))
     assert set(affected(store(), NODES, before, replace(before, version=2))) == set()
     after = replace(before, version=2, data=Node(()))
-    assert len(set(affected(store(), NODES, before, after))) == 2
+    assert {kind for kind, _, _ in affected(store(), NODES, before, after)} == {"Deployment", "Model"}
 
 
 def test_a_new_version_of_a_child_in_which_nothing_that_decides_changed_concerns_nobody() -> None:

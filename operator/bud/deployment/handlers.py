@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-
 from bud.api import DEPLOYMENT
 from bud.api.deployment import DeploymentSpec, DeploymentStatus
 from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.context import Context
+from bud.deployment import sharing
 from bud.deployment.plan import Plan, plan
 from bud.deployment.refusals import in_words_of_the_spec
 from bud.deployment.started import ENGINE_ANNOTATION, is_edited
@@ -19,6 +18,7 @@ from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
+    CLAIMS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     MODELS,
@@ -28,8 +28,12 @@ from bud.kube.kinds import (
     SERVICES,
     child_name,
 )
-from bud.kube.seen import Own, Pod, Seen
+from bud.kube.seen import Claim, Own, Pod, Seen
+from bud.kube.times import seconds_between
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
+
+VOLUME_SECONDS = 10.0
+"""How often it is looked whether a pod waits too long for its volumes: no watch tells."""
 
 _CHILDREN = (AUTOSCALERS, APPS, SERVICES, DISRUPTION_BUDGETS)
 
@@ -50,7 +54,7 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
     await _report(context, owner, after, outcome)
     if is_edited(view) and not is_edited(after):
         await _tell_edited(context, owner)
-    return retry_after(outcome.error)
+    return retry_after(outcome.error) or (VOLUME_SECONDS if sharing.any_waits(after.pods) else None)
 
 
 def gather(context: Context, owner: Seen) -> View:
@@ -58,19 +62,21 @@ def gather(context: Context, owner: Seen) -> View:
     own: Own = owner.data
     spec = read_spec(DeploymentSpec, own.spec)
     identity = child_name(DEPLOYMENT.kind, owner.namespace, owner.name)
+    model = _model(context, owner.namespace, spec.model_ref.name)
     return View(
         namespace=owner.namespace,
         name=owner.name,
         uid=owner.uid,
         generation=own.generation,
         spec=spec,
-        model=_model(context, owner.namespace, spec.model_ref.name),
+        model=model,
         adapter_models=_adapter_models(context, owner.namespace, spec),
         older=_older(context, owner, identity),
         runtimes=_runtimes(context),
         gpus=_gpus(context) if context.settings.inventory else None,
         app=context.store.get(APPS, owner.namespace, identity),
         pods=_pods(context, owner.namespace, identity),
+        claim=_claim(context, owner.namespace, model),
         operator_image=context.settings.image,
         host_path_prefixes=context.settings.host_path_prefixes,
         node_storage=context.settings.node_storage,
@@ -107,6 +113,14 @@ def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:
 def _adapter_models(context: Context, namespace: str, spec: DeploymentSpec) -> dict[str, ModelSeen]:
     names = {adapter.model_ref.name for adapter in spec.adapters}
     return {name: seen for name in names if (seen := _model(context, namespace, name)) is not None}
+
+
+def _claim(context: Context, namespace: str, model: ModelSeen | None) -> Claim | None:
+    for copy in model.status.copies if model is not None else ():
+        if (seen := context.store.get(CLAIMS, namespace, copy.claim_name)) is not None:
+            claim: Claim = seen.data
+            return claim
+    return None
 
 
 def _older(context: Context, owner: Seen, identity: str) -> str:
@@ -160,7 +174,7 @@ async def _report(context: Context, owner: Seen, view: View, outcome: Outcome) -
     new = status(view, outcome, previous=previous, now=context.now())
     await report(context, owner, before=previous, after=new, trouble=new.phase == "Failed")
     if new.phase == "Active" and first_roll_out(view, previous):
-        context.metrics.time_to_active.observe(_seconds_between(own.created, context.now()))
+        context.metrics.time_to_active.observe(seconds_between(own.created, context.now()))
 
 
 async def _tell_edited(context: Context, owner: Seen) -> None:
@@ -170,10 +184,3 @@ async def _tell_edited(context: Context, owner: Seen) -> None:
         "the pods follow the present Runtime and spec; edit those instead"
     )
     await context.writer.event(owner, kind="Warning", reason="StartNoteEdited", note=note)
-
-
-def _seconds_between(start: str, end: str) -> float:
-    def parse(text: str) -> datetime.datetime:
-        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-    return (parse(end) - parse(start)).total_seconds()

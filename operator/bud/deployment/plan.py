@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from bud.deployment import sharing
 from bud.deployment.children import app, autoscaler, disruption_budget, service
 from bud.deployment.replicas import may_be_several
 from bud.deployment.started import started_with
@@ -56,6 +57,7 @@ def plan(view: View) -> Plan:
         # The weights that are served are as good as before: stopping, scaling and healing need no others.
         weights, waiting = started.weights, error
     check_path(view, view.spec.model_ref.name, weights)
+    sharing.check(view)
     if started is not None and started.unchanged:
         weights = as_started(weights, started.weights)
     adapters, lacking = adapters_of(view, started)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from bud.deployment.sharing import is_for_one_pod
 from bud.deployment.started import ENGINE_ANNOTATION
 from bud.deployment.view import View
 from bud.engines.pod import Document
@@ -30,7 +31,8 @@ def strategy(view: View, note: str) -> Document:
     rollout = view.spec.rollout
     surge, unavailable = rollout.max_surge, rollout.max_unavailable
     if surge is None:
-        surge = 0 if not _is_zero(unavailable) and _swaps(view, note) else 1
+        swaps = is_for_one_pod(view.claim) or _swaps(view, note)
+        surge = 0 if not _is_zero(unavailable) and swaps else 1
     if unavailable is None:
         unavailable = 1 if _is_zero(surge) else 0
     return {"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}, "type": "RollingUpdate"}

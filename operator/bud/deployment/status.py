@@ -9,7 +9,7 @@ import orjson
 
 from bud.api.conditions import READY, RECONCILING, REPLICAS_IGNORED, Notice, Verdict, conditions, find
 from bud.api.deployment import DeploymentPhase, DeploymentSpec, DeploymentStatus, EffectiveResources
-from bud.deployment import rollout
+from bud.deployment import rollout, sharing
 from bud.deployment.children import selector
 from bud.deployment.plan import Plan
 from bud.deployment.replicas import replicas
@@ -33,9 +33,9 @@ class Outcome:
 
 
 def status(view: View, outcome: Outcome, *, previous: DeploymentStatus, now: str) -> DeploymentStatus:
-    """The whole status; `now` (RFC 3339) is used only for conditions that change."""
+    """The whole status; `now` (RFC 3339) is for conditions that change, and for what waits too long."""
     app = view.app_data
-    phase, verdict = _verdict(view, outcome, previous)
+    phase, verdict = _verdict(view, outcome, previous, now)
     for remark in _remarks(view, outcome):
         verdict = replace(verdict, message=f"{verdict.message}; {remark}")
     if outcome.mutated and verdict.ready:
@@ -97,7 +97,7 @@ def _resources(view: View, outcome: Outcome) -> EffectiveResources | None:
     return EffectiveResources(cpu=size.cpu, memory=size.memory, gpu=size.gpu)
 
 
-def _verdict(view: View, outcome: Outcome, previous: DeploymentStatus) -> tuple[DeploymentPhase, Verdict]:
+def _verdict(view: View, outcome: Outcome, previous: DeploymentStatus, now: str) -> tuple[DeploymentPhase, Verdict]:
     app = view.app_data
     if outcome.error is not None:
         return _blocked(outcome.error, app, finished=_finished(view, previous))
@@ -108,7 +108,7 @@ def _verdict(view: View, outcome: Outcome, previous: DeploymentStatus) -> tuple[
     complete = app.updated == app.wanted == app.replicas == app.available
     if complete:
         return _complete(app, outcome.plan, finished=_finished(view, previous), spec=view.spec)
-    return _incomplete(view, app, finished=_finished(view, previous))
+    return _incomplete(view, app, now, finished=_finished(view, previous))
 
 
 def _complete(app: App, plan: Plan | None, *, finished: bool, spec: DeploymentSpec) -> tuple[DeploymentPhase, Verdict]:
@@ -168,15 +168,17 @@ def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:
     return "Stopped", Verdict(True, "Stopped", f"{why}; nothing is served, as asked")
 
 
-def _incomplete(view: View, app: App, *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
+def _incomplete(view: View, app: App, now: str, *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
     serves = app.available >= _minimum(view, app)
     unfinished = not finished
     counted = f"{app.available} of {app.wanted} replicas answer"
-    trouble = diagnose(view.pods) or _refusal(app)
+    trouble = sharing.trouble(view, view.pods, now=now) or diagnose(view.pods) or _refusal(app)
     if trouble is not None and not serves:
         reason, message = trouble
         phase: DeploymentPhase = "Pending" if reason in _LACKING else "Failed"
-        return phase, Verdict(False, reason, f"{counted}; {message}", reconciling=unfinished)
+        stalled = reason == sharing.REASON
+        going_on = unfinished and not stalled
+        return phase, Verdict(False, reason, f"{counted}; {message}", reconciling=going_on, stalled=stalled)
     if app.updated == app.wanted and app.available > 0:
         detail = f"; {trouble[1]}" if trouble else ""
         return "Scaling", Verdict(serves, "Scaling", counted + detail, reconciling=unfinished)

@@ -12,7 +12,7 @@ from bud.api.runtime import RuntimeSpec
 from bud.engines.node_cache import NodeStorage
 from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import child_name
-from bud.kube.seen import App, Pod, Seen
+from bud.kube.seen import App, Claim, Pod, Seen
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class View:
 
     `older` names an older Deployment whose children have the very same name; "" as a rule. `gpus` are those of the
     cluster's nodes, and None where nodes are not read. `adapter_models` are the Models of the adapters, by name.
+    `claim` is the one that holds the weights.
     """
 
     namespace: str
@@ -52,6 +53,7 @@ class View:
     gpus: tuple[NodeGpu, ...] | None
     app: Seen | None
     pods: tuple[Pod, ...]
+    claim: Claim | None
     operator_image: str
     host_path_prefixes: tuple[str, ...]
     node_storage: NodeStorage | None = None

@@ -10,9 +10,9 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from bud.errors import ApiConflict, ApiForbidden, ApiRefused, ApiUnavailable
+from bud.errors import ApiConflict, ApiForbidden, ApiRefused, ApiUnavailable, is_quota
 from bud.kube.connect import Connection
-from bud.kube.kinds import Resource
+from bud.kube.kinds import EVENTS, Resource
 
 Object = dict[str, Any]
 
@@ -122,6 +122,12 @@ class Client:
             if error.status != 404:
                 raise
 
+    async def warnings(self, *, namespace: str, uid: str) -> list[Object]:
+        """The Events of type Warning about one object."""
+        params = {"fieldSelector": f"involvedObject.uid={uid},type=Warning"}
+        items: list[Object] = (await self._call("GET", EVENTS.path(namespace), params=params))[1]["items"]
+        return items
+
     async def log_tail(self, *, namespace: str, pod: str, container: str, lines: int) -> str:
         """The last lines of a container's log."""
         path = f"api/v1/namespaces/{namespace}/pods/{quote(pod)}/log"
@@ -193,7 +199,7 @@ def _refuse(status: int, body: bytes) -> None:
     if status == 429 or status >= 500 or status == 401:
         raise ApiUnavailable(f"{status}: {message}")
     if status == 403:
-        raise ApiForbidden(message, reason="QuotaExceeded" if "exceeded quota" in message else None)
+        raise ApiForbidden(message, reason="QuotaExceeded" if is_quota(message) else None)
     raise ApiRefused(message, status=status)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from sys import intern
@@ -24,6 +25,7 @@ from bud.kube.kinds import (
     OWNER_NAME,
     PODS,
     SERVICES,
+    STORAGE_CLASSES,
     Resource,
 )
 from bud.kube.owned import fingerprint, owns
@@ -120,8 +122,15 @@ class Pod:
     unschedulable: str
     created: str
     containers: tuple[Container, ...]
-    placed: bool = False
     needs: int = 0
+    node: str = ""
+    mounted: bool = True
+    """False while its volumes, or its sandbox, are still awaited."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether it was given a node."""
+        return bool(self.node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,7 @@ class Job:
     failed: str
     failed_message: str
     annotations: Raw
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +152,20 @@ class Claim:
     storage_class: str | None
     size: str
     annotations: Raw
+    access_modes: tuple[str, ...] = ()
+    capacity: str = ""
+    awaits_mount: bool = False
+    """Its volume was expanded, and its file system will be when a pod mounts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageClass:
+    """A StorageClass: who provisions its volumes, and what they can do."""
+
+    provisioner: str
+    default: bool
+    expands: bool
+    created: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +292,9 @@ def _pod(raw: Raw) -> Pod:
         unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         created=raw["metadata"].get("creationTimestamp", ""),
         containers=tuple(_container(state) for state in states),
-        placed=bool(raw["spec"].get("nodeName")),
         needs=_needs(raw["spec"]),
+        node=sys.intern(raw["spec"].get("nodeName", "")),
+        mounted=conditions.get("PodReadyToStartContainers", {}).get("status") != "False",
     )
 
 
@@ -291,16 +316,32 @@ def _job(raw: Raw) -> Job:
         failed=failed.get("reason", ""),
         failed_message=failed.get("message", ""),
         annotations=_bud_annotations(raw),
+        created=raw["metadata"].get("creationTimestamp", ""),
     )
 
 
 def _claim(raw: Raw) -> Claim:
-    spec = raw["spec"]
+    spec, status = raw["spec"], raw.get("status") or {}
+    resizing = _conditions(raw).get("FileSystemResizePending", {})
     return Claim(
-        phase=(raw.get("status") or {}).get("phase", ""),
+        phase=status.get("phase", ""),
         storage_class=spec.get("storageClassName"),
         size=((spec.get("resources") or {}).get("requests") or {}).get("storage", ""),
         annotations=_bud_annotations(raw),
+        access_modes=tuple(spec.get("accessModes") or ()),
+        capacity=(status.get("capacity") or {}).get("storage", ""),
+        awaits_mount=resizing.get("status") == "True",
+    )
+
+
+def _storage_class(raw: Raw) -> StorageClass:
+    metadata = raw["metadata"]
+    annotations = metadata.get("annotations") or {}
+    return StorageClass(
+        provisioner=raw.get("provisioner", ""),
+        default=annotations.get("storageclass.kubernetes.io/is-default-class") == "true",
+        expands=raw.get("allowVolumeExpansion", False),
+        created=metadata.get("creationTimestamp", ""),
     )
 
 
@@ -315,6 +356,7 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     JOBS: _job,
     CLAIMS: _claim,
     NODES: _node,
+    STORAGE_CLASSES: _storage_class,
     AUTOSCALERS: lambda raw: Nothing(),
     DISRUPTION_BUDGETS: lambda raw: Nothing(),
     NETWORK_POLICIES: lambda raw: Nothing(),

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bud.api import MODEL
 from bud.api.model import ModelSpec, ModelStatus, Progress
 from bud.context import Context
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
-from bud.kube.kinds import CLAIMS, DEPLOYMENTS, JOBS, MODELS, PODS
+from bud.kube.kinds import CLAIMS, DEPLOYMENTS, JOBS, MODELS, NODES, PODS, STORAGE_CLASSES
 from bud.kube.seen import Seen
-from bud.model.job import RESULT, WORKER
+from bud.kube.times import seconds_between
+from bud.model.job import RESULT, WORKER, fills
+from bud.model.placement import need
 from bud.model.plan import FINALIZER, claim, plan
-from bud.model.status import progress_of, result_of, status
-from bud.model.view import Owner, View, copy_id, given_claim, makes_claim
+from bud.model.status import Told, is_without_pods, progress_of, result_of, status
+from bud.model.view import Need, Owner, View, copy_id, given_claim, makes_claim
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
 
 PROGRESS_SECONDS = 5.0
 """How often the log of a running download is read."""
+
+POD_SECONDS = 3.0
+"""A Job makes its pod at once; one that has none after so long cannot."""
+
+WARNING_SECONDS = 30.0
+"""How often the warnings about a claim are read again."""
 
 
 async def reconcile(context: Context, namespace: str, name: str) -> float | None:
@@ -34,8 +42,8 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
             await _release(context, owner)
         return None
     if view.deleting and not view.users:
-        if view.retain and view.claim is not None:
-            # It may have been told after the operator last looked: a claim that has owners goes with them.
+        if view.retain and view.claim is not None and view.claim.owner_uids:
+            # It may have been asked for after the operator last looked: a claim that has owners goes with them.
             await context.writer.apply(claim(view), CLAIMS)
         await _release(context, owner)
         return None
@@ -61,10 +69,14 @@ def gather(context: Context, owner: Seen) -> View:
     """Everything that decides, from the store. Raises `InvalidError` for a spec that cannot be read."""
     store, own = context.store, owner.data
     spec = read_spec(ModelSpec, own.spec)
-    namespace, identity, link = owner.namespace, copy_id(owner.namespace, spec), f"model:{owner.name}"
+    namespace, identity = owner.namespace, copy_id(owner.namespace, spec)
     kept = store.get(CLAIMS, namespace, identity) if makes_claim(spec) else None
     ours, job = _ours(kept, identity), _ours(store.get(JOBS, namespace, identity), identity)
-    given = given_claim(spec)
+    name = given_claim(spec)
+    given = store.get(CLAIMS, namespace, name) if name is not None else None
+    pods = _pods(context, namespace, identity)
+    filled = job if job is not None and fills(job, given) else None
+    owners, result = _owners(context, namespace, identity), result_of(ours, filled, pods if filled is not None else ())
     return View(
         namespace=namespace,
         name=owner.name,
@@ -72,18 +84,30 @@ def gather(context: Context, owner: Seen) -> View:
         generation=own.generation,
         deleting=owner.deleting,
         spec=spec,
-        owners=_owners(context, namespace, identity),
-        users=tuple(user.name for user in store.linked(DEPLOYMENTS, namespace=namespace, link=link)),
+        owners=owners,
+        users=tuple(user.name for user in store.linked(DEPLOYMENTS, namespace=namespace, link=f"model:{owner.name}")),
+        needs=_needs(context, namespace, (model.name for model in owners)) if result is None else (),
         claim=ours,
         job=job,
+        waits_for_node=not pods or (pods[-1].data.unschedulable != "" and not pods[-1].data.node),
         older_claim=kept is not None and kept.deleting,
-        given_claim=store.get(CLAIMS, namespace, given) if given is not None else None,
-        result=result_of(ours, job, _pods(context, namespace, identity)),
+        given_claim=given,
+        result=result,
         stale=_stale(context, namespace, owner.name, identity),
+        classes=tuple(store.all(STORAGE_CLASSES)) if context.settings.inventory else None,
         operator_image=context.settings.image,
         default_size=context.settings.default_volume_size,
         host_path_prefixes=context.settings.host_path_prefixes,
         node_storage=context.settings.node_storage,
+    )
+
+
+def _needs(context: Context, namespace: str, models: Iterable[str]) -> tuple[Need, ...]:
+    gpus = sorted({gpu for node in context.store.all(NODES) for gpu in node.data.gpus})
+    return tuple(
+        need(seen.data.spec, gpus)
+        for model in models
+        for seen in context.store.linked(DEPLOYMENTS, namespace=namespace, link=f"model:{model}")
     )
 
 
@@ -152,11 +176,40 @@ async def _report(context: Context, owner: Seen, error: BudError | None) -> floa
     view = gather(context, owner)
     previous = read_status(ModelStatus, owner.data.status)
     pods = _pods(context, view.namespace, view.id)
+    unfinished = view.result is None and error is None
     progress = await _progress(context, pods) if view.result is None else None
-    known = progress or previous.progress
-    new = status(view, error, pods=pods, progress=known, previous=previous, now=context.now())
+    overdue = view.job is not None and is_without_pods(view, pods) and _age(context, view.job) >= POD_SECONDS
+    blocked = _blocked(view, pods, overdue=overdue) if unfinished else None
+    told = Told(progress or previous.progress, overdue, await _warning(context, blocked))
+    new = status(view, error, pods=pods, told=told, previous=previous, now=context.now())
     await report(context, owner, before=previous, after=new, trouble=new.phase == "Error")
-    return PROGRESS_SECONDS if _running(pods) is not None and view.result is None else retry_after(error)
+    if unfinished and (_running(pods) is not None or is_without_pods(view, pods)):
+        return PROGRESS_SECONDS
+    return WARNING_SECONDS if blocked is not None else retry_after(error)
+
+
+def _blocked(view: View, pods: Sequence[Seen], *, overdue: bool) -> Seen | None:
+    """What holds up the download and says why in Events alone: a Job without pods, or a claim without a volume."""
+    if overdue:
+        return view.job
+    waits = any(pod.data.unschedulable for pod in pods)
+    return view.claim if waits and view.claim is not None and view.claim.data.phase == "Pending" else None
+
+
+def _age(context: Context, job: Seen) -> float:
+    return seconds_between(job.data.created, context.now())
+
+
+async def _warning(context: Context, seen: Seen | None) -> str:
+    """The newest warning about an object; "" where there is none, or no right to read Events."""
+    if seen is None:
+        return ""
+    try:
+        found = await context.client.warnings(namespace=seen.namespace, uid=seen.uid)
+    except BudError:
+        return ""
+    newest = max(found, key=lambda event: int(event["metadata"]["resourceVersion"]), default={})
+    return str(newest.get("message") or "")
 
 
 async def _progress(context: Context, pods: Sequence[Seen]) -> Progress | None:

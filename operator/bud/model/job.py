@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -13,14 +13,16 @@ from bud.engines import node_cache
 from bud.engines.node_cache import NodeStorage
 from bud.engines.pod import CONTAINER_SECURITY, POD_SECURITY, WEIGHTS_PATH, Document
 from bud.kube.kinds import JOBS, MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME
+from bud.kube.quantity import parse
+from bud.kube.seen import Claim, Seen
+from bud.model.placement import placement
+from bud.model.storage import has_grown, size
 from bud.model.view import View, describe
 
 RESULT = "bud.studio/weights"
 """Annotation: what the download found (digest, bytes, revision, ...), as JSON; it outlives the Job."""
-IMAGE = "bud.studio/image"
-"""Annotation on the Job: the image it was made with, which an upgrade must not change under it."""
-NODE_STORAGE = "bud.studio/node-storage"
-"""Annotation on the Job: the nodes' cache as it was when the Job was made, for the same reason."""
+MADE_WITH = "bud.studio/made-with"
+"""Annotation on the Job: what it was made with, as JSON; its pods' template cannot change afterwards."""
 SOURCE = "bud.studio/source"
 """Annotation: where the weights come from, for people."""
 
@@ -30,6 +32,56 @@ PERMANENT_EXIT = 10
 
 _FOR_AZURE = {"azure.workload.identity/use": "true"}
 """Azure's webhook gives a pod the identity of its service account only when it carries this label."""
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What a Job was made with.
+
+    The operator's image, the volume's size, the uid of a claim of the user's, where its pods may run, and the nodes'
+    cache.
+    """
+
+    image: str
+    size: str = ""
+    claim: str = ""
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    node_storage: NodeStorage | None = None
+
+
+def made_with(seen: Seen | None) -> MadeWith | None:
+    """What a Job that exists was made with."""
+    try:
+        if seen is None:
+            return None
+        known = orjson.loads(seen.data.annotations[MADE_WITH])
+        cache = known.pop("node_storage", None)
+        return MadeWith(**known, node_storage=NodeStorage(**cache) if cache is not None else None)
+    except (LookupError, ValueError, TypeError):
+        return None
+
+
+def fills(seen: Seen, given: Seen | None) -> bool:
+    """Whether what a Job did stands in the claim that the user has now, and not in one of that name before."""
+    made = made_with(seen)
+    return made is None or given is None or made.claim == given.uid
+
+
+def must_be_made_again(view: View) -> bool:
+    """Whether the Job is of no use any more.
+
+    Its volume is another, or has grown since it failed, or its pods wait for a node while others would do.
+    """
+    made = made_with(view.job)
+    if view.job is None or made is None or view.result is not None:
+        return False
+    if not fills(view.job, view.given_claim):
+        return True
+    kept: Claim | None = view.volume.data if view.volume is not None else None
+    larger = kept is not None and bool(made.size) and parse(kept.size) > parse(made.size) and has_grown(kept)
+    if view.job.data.failed:
+        return larger
+    return view.waits_for_node and not view.job.data.complete and made.placement != placement(view)
 
 
 def metadata(view: View, annotations: Mapping[str, str], *, owned: bool = True) -> Document:
@@ -55,11 +107,9 @@ def result_annotation(view: View) -> dict[str, str]:
 
 
 def job(view: View) -> Document:
-    image = view.job.data.annotations.get(IMAGE, view.operator_image) if view.job is not None else view.operator_image
-    annotations = {IMAGE: image} | ({} if view.makes_claim else result_annotation(view))
-    storage = _node_storage(view)
-    if storage is not None:
-        annotations[NODE_STORAGE] = orjson.dumps(asdict(storage)).decode()
+    made = made_with(view.job) or _as_of_now(view)
+    note = orjson.dumps(asdict(made), option=orjson.OPT_SORT_KEYS).decode()
+    annotations = {MADE_WITH: note} | ({} if view.makes_claim else result_annotation(view))
     return {
         "apiVersion": JOBS.api_version,
         "kind": JOBS.kind,
@@ -80,17 +130,17 @@ def job(view: View) -> Document:
                     {"action": "Ignore", "onPodConditions": [{"status": "True", "type": "DisruptionTarget"}]},
                 ]
             },
-            "template": {"metadata": _pod_metadata(view), "spec": _pod(view, image)},
+            "template": {"metadata": _pod_metadata(view), "spec": _pod(view, made)},
         },
     }
 
 
-def _node_storage(view: View) -> NodeStorage | None:
-    """A Job's pods cannot be changed: the cache is the one that it was made for."""
-    if not view.node_folder:
-        return None
-    made = view.job.data.annotations.get(NODE_STORAGE) if view.job is not None else None
-    return NodeStorage(**orjson.loads(made)) if made else view.node_storage
+def _as_of_now(view: View) -> MadeWith:
+    given, where = view.given_claim, placement(view)
+    if given is not None:
+        return MadeWith(view.operator_image, given.data.size, given.uid, where)
+    cache = view.node_storage if view.node_folder else None
+    return MadeWith(view.operator_image, size(view) if view.makes_claim else "", placement=where, node_storage=cache)
 
 
 def _labels(view: View) -> dict[str, str]:
@@ -102,8 +152,8 @@ def _pod_metadata(view: View) -> Document:
     return {"annotations": {SOURCE: describe(view.spec)[:1024]}, "labels": labels}
 
 
-def _pod(view: View, image: str) -> Document:
-    local, storage = view.spec.source.local, _node_storage(view)
+def _pod(view: View, made: MadeWith) -> Document:
+    local, storage = view.spec.source.local, made.node_storage
     if storage is not None:
         volume: Document = node_cache.volume(storage.path)
     elif local is not None and local.host_path is not None:
@@ -113,7 +163,7 @@ def _pod(view: View, image: str) -> Document:
     pod: Document = {
         # A service account is here for what a cloud gives it, by a token of its own: never for the API server.
         "automountServiceAccountToken": False,
-        "containers": [_container(view, image)],
+        "containers": [_container(view, made)],
         "enableServiceLinks": False,
         "restartPolicy": "Never",
         "securityContext": POD_SECURITY,
@@ -121,10 +171,10 @@ def _pod(view: View, image: str) -> Document:
     }
     if view.spec.service_account_name is not None:
         pod["serviceAccountName"] = view.spec.service_account_name
-    return pod
+    return pod | dict(made.placement)
 
 
-def _container(view: View, image: str) -> Document:
+def _container(view: View, made: MadeWith) -> Document:
     on_node = bool(view.node_folder)
     mount: Document = {"mountPath": node_cache.MOUNT if on_node else WEIGHTS_PATH, "name": "weights"}
     if not view.downloads:
@@ -132,10 +182,10 @@ def _container(view: View, image: str) -> Document:
     container: Document = {
         "command": ["bud-weights"],
         "env": [
-            {"name": "BUD_WEIGHTS_CONFIG", "value": orjson.dumps(_config(view)).decode()},
+            {"name": "BUD_WEIGHTS_CONFIG", "value": orjson.dumps(_config(view, made.node_storage)).decode()},
             {"name": "HOME", "value": "/tmp"},
         ],
-        "image": image,
+        "image": made.image,
         "name": WORKER,
         "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "256Mi"}},
         "securityContext": node_cache.SECURITY if on_node else CONTAINER_SECURITY,
@@ -146,9 +196,8 @@ def _container(view: View, image: str) -> Document:
     return container
 
 
-def _config(view: View) -> dict[str, Any]:
+def _config(view: View, storage: NodeStorage | None) -> dict[str, Any]:
     wanted: dict[str, Any] = {"sha256": dict(view.spec.sha256)}
-    storage = _node_storage(view)
     if storage is not None:
         return wanted | {"source": node_cache.source_of(view.spec)} | node_cache.where(storage, view.node_folder)
     if view.spec.source.local is not None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from bud.engines.pod import Document, is_below
 from bud.errors import InvalidError, WaitingError
 from bud.kube.kinds import CLAIMS, JOBS, Resource
-from bud.kube.quantity import canonical, parse
 from bud.kube.seen import Seen
-from bud.model.job import RESULT, job, metadata, result_annotation
+from bud.model.job import RESULT, job, metadata, must_be_made_again, result_annotation
+from bud.model.storage import REQUESTED, access_modes, must_be_replaced, requested_size, size
 from bud.model.view import View, given_claim
 
 FINALIZER = "bud.studio/model-in-use"
@@ -40,12 +40,16 @@ def plan(view: View) -> Plan:
             f"claim {view.id} of before is still being deleted; it goes when the last pod that mounts it does",
             reason="ClaimDeleting",
         )
+    if view.claim is not None and must_be_replaced(view):
+        return Plan((), (view.claim,))
     whole = view.result is not None
     objects: list[tuple[Resource, Document]] = []
     if view.makes_claim:
         objects.append((CLAIMS, claim(view)))
     if not (whole and view.claim is not None and RESULT in view.claim.data.annotations):
         objects.append((JOBS, job(view)))
+    if must_be_made_again(view):
+        objects.pop()
     unwanted = [child for child in view.stale if whole or not _is_whole(child)]
     if view.job is not None and all(resource is not JOBS for resource, _ in objects):
         unwanted.append(view.job)
@@ -76,28 +80,16 @@ def _check_given(view: View) -> None:
 
 def claim(view: View) -> Document:
     """The claim that keeps the weights."""
-    storage = view.spec.storage
     spec: Document = {
-        "accessModes": list(storage.access_modes or ("ReadWriteOnce",)),
-        "resources": {"requests": {"storage": _size(view)}},
+        "accessModes": access_modes(view),
+        "resources": {"requests": {"storage": size(view)}},
     }
-    if storage.storage_class_name is not None:
-        spec["storageClassName"] = storage.storage_class_name
+    if view.spec.storage.storage_class_name is not None:
+        spec["storageClassName"] = view.spec.storage.storage_class_name
+    annotations = {REQUESTED: requested_size(view)} | result_annotation(view)
     return {
         "apiVersion": CLAIMS.api_version,
         "kind": CLAIMS.kind,
-        "metadata": metadata(view, result_annotation(view), owned=not view.retain),
+        "metadata": metadata(view, annotations, owned=not view.retain),
         "spec": spec,
     }
-
-
-def wanted_size(view: View) -> str:
-    """The largest size that a Model which wants the copy asks for, as a canonical quantity."""
-    sizes = [view.default_size if owner.size is None else owner.size for owner in view.owners]
-    return canonical(max(sizes, key=parse))
-
-
-def _size(view: View) -> str:
-    if view.claim is not None:
-        return str(view.claim.data.size)  # never shrunk: by another default, or after somebody expanded it
-    return wanted_size(view)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -10,11 +11,30 @@ import orjson
 from bud.api.base import Condition
 from bud.api.conditions import Verdict, conditions
 from bud.api.model import AdapterFound, Copy, ModelPhase, ModelSpec, ModelStatus, Progress
-from bud.errors import BudError, InvalidError
+from bud.errors import ApiForbidden, BudError, InvalidError, is_quota
 from bud.kube.quantity import readable
 from bud.kube.seen import Claim, Container, Job, Pod, Seen
 from bud.model.job import PERMANENT_EXIT, RESULT, WORKER
+from bud.model.storage import class_missing, growth
 from bud.model.view import View
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was asked for besides.
+
+    How far a download is; whether its pod is overdue; the newest warning about what holds it up.
+    """
+
+    progress: Progress | None = None
+    overdue: bool = False
+    warning: str = ""
+
+
+def is_without_pods(view: View, pods: Collection[Seen]) -> bool:
+    """Whether a Job that goes on has no pod."""
+    job: Job | None = view.job.data if view.job is not None else None
+    return job is not None and not pods and not job.complete and not job.failed and view.result is None
 
 
 def result_of(claim: Seen | None, job: Seen | None, pods: Iterable[Seen]) -> Mapping[str, Any] | None:
@@ -49,15 +69,17 @@ def status(
     error: BudError | None,
     *,
     pods: Iterable[Seen],
-    progress: Progress | None,
+    told: Told,
     previous: ModelStatus,
     now: str,
 ) -> ModelStatus:
     """The whole status; `now` (RFC 3339) is used only for conditions that change."""
-    phase, verdict = _verdict(view, error, [pod.data for pod in pods])
+    phase, verdict = _verdict(view, error, [pod.data for pod in pods], told)
+    if remark := growth(view):
+        verdict = replace(verdict, message=f"{verdict.message}; {remark}")
     shown = conditions(verdict, previous=previous.conditions, generation=view.generation, now=now)
     if view.result is None or (error is not None and isinstance(error, InvalidError)):
-        return _without_weights(view, phase, shown, progress)
+        return _without_weights(view, phase, shown, told.progress)
     return _with_weights(view, phase, shown)
 
 
@@ -119,18 +141,33 @@ def _file(view: View, found: str) -> str:
     return f"{view.directory}/{found}" if found and view.downloads and view.directory else found
 
 
-def _verdict(view: View, error: BudError | None, pods: list[Pod]) -> tuple[ModelPhase, Verdict]:
+def _verdict(view: View, error: BudError | None, pods: list[Pod], told: Told) -> tuple[ModelPhase, Verdict]:
     if view.deleting:
-        users = ", ".join(view.users)
-        message = (
-            f"deleted once no Deployment uses it; now used by {users}" if users else "the weights are being deleted"
-        )
-        return "Deleting", Verdict(False, "InUse" if users else "Deleting", message, reconciling=True)
+        return "Deleting", _deleting(view)
     if error is not None:
-        invalid = isinstance(error, InvalidError)
-        return "Error", Verdict(False, error.reason, str(error), reconciling=not invalid, stalled=invalid)
+        return _hindered(view, error)
     if view.result is not None:
         return "Available", _available(view.result)
+    return _unfinished(view, pods, told)
+
+
+def _deleting(view: View) -> Verdict:
+    users = ", ".join(view.users)
+    message = f"deleted once no Deployment uses it; now used by {users}" if users else "the weights are being deleted"
+    return Verdict(False, "InUse" if users else "Deleting", message, reconciling=True)
+
+
+def _hindered(view: View, error: BudError) -> tuple[ModelPhase, Verdict]:
+    there = view.claim is not None or not view.makes_claim
+    if isinstance(error, ApiForbidden) and view.result is not None and there:
+        # What is refused is a change of the claim; the weights are as whole as before.
+        kept = _available(view.result)
+        return "Available", replace(kept, message=f"{kept.message}; {error}")
+    invalid = isinstance(error, InvalidError)
+    return "Error", Verdict(False, error.reason, str(error), reconciling=not invalid, stalled=invalid)
+
+
+def _unfinished(view: View, pods: list[Pod], told: Told) -> tuple[ModelPhase, Verdict]:
     job: Job | None = view.job.data if view.job is not None else None
     ends = [c for pod in pods for c in pod.containers if c.name == WORKER and c.exit_code not in (None, 0)]
     if job is not None and (job.failed or any(end.exit_code == PERMANENT_EXIT for end in ends)):
@@ -138,7 +175,9 @@ def _verdict(view: View, error: BudError | None, pods: list[Pod]) -> tuple[Model
     if job is not None and job.complete:
         text = f"the download ended without telling what it found; delete Job {view.id} to run it again"
         return "Error", Verdict(False, "ResultLost", text, stalled=True)
-    return _going_on(view, pods, ends)
+    if (missing := class_missing(view)) is not None:
+        return "Error", Verdict(False, *missing, reconciling=True)
+    return _going_on(view, pods, ends, told)
 
 
 def _available(result: Mapping[str, Any]) -> Verdict:
@@ -162,12 +201,17 @@ def _failed(view: View, job: Job, ends: list[Container]) -> Verdict:
         told = _json(container.exit_message).get("error")
         if isinstance(told, dict) and container.exit_code == PERMANENT_EXIT:
             reason = str(told.get("reason") or "DownloadFailed")
-            return Verdict(False, reason, f"{told.get('message')}{again}", stalled=True)
+            whose = f"; claim {view.claim_name} is yours to grow" if _is_full(view, reason) else ""
+            return Verdict(False, reason, f"{told.get('message')}{whose}{again}", stalled=True)
     last = _told(ends) or job.failed_message
     return Verdict(False, "DownloadFailed", f"gave up after several tries: {last}{again}", stalled=True)
 
 
-def _going_on(view: View, pods: list[Pod], ends: list[Container]) -> tuple[ModelPhase, Verdict]:
+def _is_full(view: View, reason: str) -> bool:
+    return reason == "InsufficientSpace" and view.downloads and not view.makes_claim
+
+
+def _going_on(view: View, pods: list[Pod], ends: list[Container], told: Told) -> tuple[ModelPhase, Verdict]:
     reason, message = (
         "Downloading",
         "the weights are being fetched" if view.downloads else "the weights are being hashed",
@@ -188,7 +232,13 @@ def _going_on(view: View, pods: list[Pod], ends: list[Container]) -> tuple[Model
     elif claim is not None and claim.phase == "Pending" and unschedulable:
         storage = claim.storage_class or "the default StorageClass"
         reason = "ClaimPending"
-        message = f"claim {view.id} is not bound ({storage}): {unschedulable}; see kubectl describe pvc {view.id}"
+        why = told.warning or unschedulable
+        message = f"claim {view.id} is not bound ({storage}): {why}; see kubectl describe pvc {view.id}"
+    elif told.overdue:
+        if told.warning:
+            reason = "QuotaExceeded" if is_quota(told.warning) else "PodRefused"
+        why = f": {told.warning}" if told.warning else " yet"
+        message = f"the download's pod is not made{why}; see kubectl describe job {view.id}"
     elif unschedulable:
         reason, message = "Unschedulable", f"no node fits the download: {unschedulable}"
     elif ends:

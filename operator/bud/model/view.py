@@ -27,13 +27,24 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Need:
+    """What a Deployment asks of nodes: by its spec, and by the labels and taints of those with the GPUs it wants."""
+
+    spec: Mapping[str, Any]
+    gpu_labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    gpu_taints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class View:
     """All that decides what a Model wants.
 
     `claim` and `job` are those of the copy, unless they are being deleted: `older_claim` says that such a claim is
-    still in the way. `given_claim` is the claim of the user's that the spec names. `owners` are all Models of the
-    namespace that want the same copy, this one included; `users` are the Deployments that refer to this Model; `stale`
-    are claims and Jobs of copies that it wanted before.
+    still in the way, `waits_for_node` that the Job has no pod yet, or none that fits a node. `given_claim` is the claim
+    of the user's that the spec names. `owners` are all Models of the namespace that want the same copy, this one
+    included; `users` are the Deployments that refer to this Model, `needs` what those of all owners ask of nodes while
+    the copy is not whole. `stale` are claims and Jobs of copies that it wanted before. `classes` are the
+    StorageClasses; None where they are not read.
     """
 
     namespace: str
@@ -44,12 +55,15 @@ class View:
     spec: ModelSpec
     owners: tuple[Owner, ...]
     users: tuple[str, ...]
+    needs: tuple[Need, ...]
     claim: Seen | None
     job: Seen | None
+    waits_for_node: bool
     older_claim: bool
     given_claim: Seen | None
     result: Mapping[str, Any] | None
     stale: tuple[Seen, ...]
+    classes: tuple[Seen, ...] | None
     operator_image: str
     default_size: str
     host_path_prefixes: tuple[str, ...]
@@ -78,6 +92,11 @@ class View:
     def node_folder(self) -> str:
         """Folder of the copy in the cache of each node; "" for weights in one volume."""
         return f"{self.namespace}/{self.id}" if self.spec.storage.mode == "PerNode" else ""
+
+    @property
+    def volume(self) -> Seen | None:
+        """The claim that holds the weights, when it is there."""
+        return self.claim if self.makes_claim else self.given_claim
 
     @property
     def directory(self) -> str:

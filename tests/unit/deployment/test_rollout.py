@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from bud.deployment.plan import plan
-from bud.kube.seen import Pod
+from bud.kube.seen import Claim, Pod
 from tests.unit.deployment.views import app, app_document, model, view
 
 GPU = {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1}}
 NO_GPU = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) didn't match Pod's node affinity/selector."
 NEW = Pod("Pending", False, NO_GPU, "", (), needs=1)
-OLD = Pod("Running", True, "", "", (), placed=True, needs=1)
+OLD = Pod("Running", True, "", "", (), node="n", needs=1)
 UNDER_WAY = {"wanted": 1, "replicas": 2, "updated": 1, "available": 1}
 
 
@@ -54,6 +54,23 @@ def test_how_a_change_rolls_out(
 ) -> None:
     spec = spec if "runtimeRef" in spec else GPU | spec
     assert rolling(spec, *pods, **seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("modes", "spec", "expected"),
+    [
+        (("ReadWriteOnce",), {}, (1, 0)),
+        (("ReadWriteOncePod",), {}, (0, 1)),
+        (("ReadWriteOncePod",), {"rollout": {"maxUnavailable": 0}}, (1, 0)),
+        (("ReadWriteOncePod",), {"rollout": {"maxSurge": 1}}, (1, 0)),
+    ],
+)
+def test_a_volume_for_one_pod_is_let_go_before_the_next_one_mounts_it(
+    modes: tuple[str, ...], spec: dict[str, Any], expected: tuple[Any, Any]
+) -> None:
+    wanted = plan(view(spec, claim=Claim("Bound", None, "", {}, modes)))
+    rolling_update = app_document(wanted)["spec"]["strategy"]["rollingUpdate"]
+    assert (rolling_update["maxSurge"], rolling_update["maxUnavailable"]) == expected
 
 
 def test_the_next_change_tries_for_a_spare_gpu_again() -> None:

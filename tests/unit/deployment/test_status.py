@@ -221,7 +221,7 @@ def test_replicas_under_autoscaling_have_a_condition_of_their_own(spec: dict[str
 
 
 NEW = pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", needs=1)
-OLD = pod(ready=True, placed=True, needs=1)
+OLD = pod(ready=True, node="n", needs=1)
 UNDER_WAY = app(wanted=1, replicas=2, updated=1, available=1)
 GPU = {"runtimeRef": {"name": "vllm"}, "resources": {"gpu": 1}}
 

@@ -80,6 +80,7 @@ def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
         gpus=tuple(nvidia(product) for product in ("NVIDIA-A100-SXM4-80GB", "NVIDIA-L4")),
         app=None,
         pods=(),
+        claim=None,
         operator_image="bud:1",
         host_path_prefixes=("/mnt/models",),
     )

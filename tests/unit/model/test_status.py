@@ -11,19 +11,27 @@ import pytest
 
 from bud.api.conditions import READY, RECONCILING, STALLED, find
 from bud.api.model import ModelStatus, Progress
-from bud.errors import BudError, InvalidError, WaitingError
+from bud.errors import ApiForbidden, BudError, InvalidError, WaitingError
 from bud.kube.seen import Seen
 from bud.model.job import RESULT as RESULT_ANNOTATION
-from bud.model.status import progress_of, result_of, status
+from bud.model.status import Told, progress_of, result_of, status
 from bud.model.view import View
-from tests.unit.model.views import RESULT, claim, job, pod, view
+from tests.unit.model.views import HUB, RESULT, claim, job, pod, storage_class, view
 
 NOW = "2026-01-01T00:00:00Z"
 DENIED = orjson.dumps({"error": {"reason": "Unauthorized", "message": "401; set spec.credentialsSecretRef"}}).decode()
+FULL = orjson.dumps({"error": {"reason": "InsufficientSpace", "message": "raise spec.storage.size"}}).decode()
 
 
-def look(changed: View, *pods: Seen, error: BudError | None = None, progress: Progress | None = None) -> ModelStatus:
-    return status(changed, error, pods=pods, progress=progress, previous=ModelStatus(), now=NOW)
+def look(
+    changed: View,
+    *pods: Seen,
+    error: BudError | None = None,
+    progress: Progress | None = None,
+    overdue: bool = False,
+    warning: str = "",
+) -> ModelStatus:
+    return status(changed, error, pods=pods, told=Told(progress, overdue, warning), previous=ModelStatus(), now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +39,7 @@ def look(changed: View, *pods: Seen, error: BudError | None = None, progress: Pr
     [
         pytest.param(look(view()), "Downloading", "Downloading", "fetched", False, id="nothing made yet"),
         pytest.param(
-            look(view(claim=claim("Pending")), pod(phase="Pending", unschedulable="unbound claim")),
+            look(view(claim=claim("Pending"), classes=(storage_class("fast"),)), pod(phase="Pending", unschedulable="unbound claim")),
             "Downloading", "ClaimPending", "fast.*kubectl describe pvc", False, id="the volume is not there",
         ),
         pytest.param(
@@ -76,6 +84,62 @@ def look(changed: View, *pods: Seen, error: BudError | None = None, progress: Pr
         pytest.param(
             look(view(), error=InvalidError("x", reason="HostPathNotAllowed")),
             "Error", "HostPathNotAllowed", "x", True, id="a spec that cannot work",
+        ),
+        pytest.param(
+            look(view(HUB | {"storage": {"storageClassName": "fast"}})),
+            "Error", "StorageClassNotFound", "no StorageClass fast .classes: standard.*spec.storage.storageClassName", False, id="no such StorageClass",
+        ),
+        pytest.param(
+            look(view(classes=(storage_class("standard"),))),
+            "Error", "NoDefaultStorageClass", "classes: standard.*spec.storage.storageClassName", False, id="no default StorageClass",
+        ),
+        pytest.param(
+            look(view(HUB | {"storage": {"storageClassName": "manual"}}, claim=claim())),
+            "Downloading", "Downloading", "fetched", False, id="no StorageClass, and a volume all the same",
+        ),
+        pytest.param(
+            look(view(HUB | {"storage": {"storageClassName": "fast"}}, classes=None)),
+            "Downloading", "Downloading", "fetched", False, id="StorageClasses are not read",
+        ),
+        pytest.param(
+            look(view(claim=claim("Pending"), classes=(storage_class("fast"),)), pod(phase="Pending", unschedulable="unbound claim"), warning="no space left in pool"),
+            "Downloading", "ClaimPending", "fast.: no space left in pool; see", False, id="the volume cannot be made",
+        ),
+        pytest.param(
+            look(view(job=job()), overdue=True, warning='pods "x" is forbidden: exceeded quota: team'),
+            "Downloading", "QuotaExceeded", "exceeded quota: team; see kubectl describe job", False, id="a quota refuses the pod",
+        ),
+        pytest.param(
+            look(view(job=job()), overdue=True, warning='error looking up service account team/nobody'),
+            "Downloading", "PodRefused", "service account team/nobody", False, id="something else refuses the pod",
+        ),
+        pytest.param(
+            look(view(job=job()), overdue=True),
+            "Downloading", "Downloading", "pod is not made yet; see kubectl describe job", False, id="no pod, and nothing tells why",
+        ),
+        pytest.param(
+            look(view(), error=ApiForbidden("exceeded quota: team", reason="QuotaExceeded")),
+            "Error", "QuotaExceeded", "exceeded quota: team", False, id="a quota refuses the claim",
+        ),
+        pytest.param(
+            look(view(claim=claim(), result=RESULT), error=ApiForbidden("exceeded quota: team", reason="QuotaExceeded")),
+            "Available", "Available", "3 files.*exceeded quota: team", False, id="a quota refuses that the claim grows",
+        ),
+        pytest.param(
+            look(view(result=RESULT), error=ApiForbidden("exceeded quota: team", reason="QuotaExceeded")),
+            "Error", "QuotaExceeded", "exceeded quota: team", False, id="a quota refuses the claim that was lost",
+        ),
+        pytest.param(
+            look(view(HUB | {"storage": {"size": "30Gi"}}, claim=claim(), classes=(storage_class("fast"),), result=RESULT)),
+            "Available", "Available", "stays at 20Gi, not 30Gi: StorageClass fast does not allow expansion.*delete claim llama", False, id="the volume cannot grow",
+        ),
+        pytest.param(
+            look(view(claim=claim(capacity="10Gi"), job=job(failed="x")), pod(exit_code=10, exit_message=FULL)),
+            "Error", "InsufficientSpace", "raise spec.storage.size.*the volume is being grown to 20Gi", True, id="larger than the volume, which is growing",
+        ),
+        pytest.param(
+            look(view(HUB | {"storage": {"claimName": "mine"}}, given_claim=claim(), job=job(failed="x")), pod(exit_code=10, exit_message=FULL)),
+            "Error", "InsufficientSpace", "claim mine is yours to grow", True, id="larger than a volume of the user's",
         ),
         pytest.param(look(view(result=RESULT)), "Available", "Available", "3 files, 2.3Gi; .* compared", False, id="whole"),
         pytest.param(

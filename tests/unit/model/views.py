@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from bud.api.model import ModelSpec
-from bud.kube.kinds import CLAIMS, JOBS, PODS, Resource
-from bud.kube.seen import Claim, Container, Job, Pod, Seen
+from bud.kube.kinds import CLAIMS, JOBS, PODS, STORAGE_CLASSES, Resource
+from bud.kube.seen import Claim, Container, Job, Pod, Seen, StorageClass
 from bud.model.view import Owner, View
 
 HUB = {"source": {"huggingFace": {"repo": "meta-llama/Llama-3.2-1B-Instruct"}}}
@@ -34,12 +34,15 @@ def view(spec: dict[str, Any] | None = None, **changes: Any) -> View:
         spec=parsed,
         owners=(Owner("llama", "uid-1", parsed.storage.size, parsed.storage.reclaim == "Retain"),),
         users=(),
+        needs=(),
         claim=None,
         job=None,
+        waits_for_node=False,
         older_claim=False,
         given_claim=None,
         result=None,
         stale=(),
+        classes=(storage_class("standard", default=True),),
         operator_image="bud:1",
         default_size="20Gi",
         host_path_prefixes=("/mnt/models",),
@@ -51,8 +54,8 @@ def seen(resource: Resource, data: object, name: str = "copy") -> Seen:
     return Seen(resource, "team", name, f"uid-{name}", 1, "Model", "copy", frozenset(), False, b"", data)
 
 
-def claim(phase: str = "Bound", annotations: dict[str, str] | None = None, name: str = "copy") -> Seen:
-    return seen(CLAIMS, Claim(phase, "fast", "20Gi", annotations or {}), name)
+def claim(phase: str = "Bound", annotations: dict[str, str] | None = None, name: str = "copy", **changes: Any) -> Seen:
+    return seen(CLAIMS, replace(Claim(phase, "fast", "20Gi", annotations or {}), **changes), name)
 
 
 def job(*, complete: bool = False, failed: str = "", annotations: dict[str, str] | None = None) -> Seen:
@@ -62,3 +65,8 @@ def job(*, complete: bool = False, failed: str = "", annotations: dict[str, str]
 def pod(*, phase: str = "Running", unschedulable: str = "", **state: Any) -> Seen:
     container = replace(Container("weights", False, 0, "", "", None, "", ""), **state)
     return seen(PODS, Pod(phase, False, unschedulable, "2026-01-01T00:00:00Z", (container,)))
+
+
+def storage_class(name: str, **changes: Any) -> Seen:
+    data = replace(StorageClass("disk.example.com", False, False, "2026-01-01T00:00:00Z"), **changes)
+    return replace(seen(STORAGE_CLASSES, data, name), namespace="", owner_kind="", owner_name="")
