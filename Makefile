@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 PYTEST ?=
 
-.PHONY: help demo test test-unit test-integration test-e2e lint format crds manifests image lock clean
+.PHONY: help demo test test-unit test-integration test-e2e soak bench bench-large lint format crds manifests image lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,15 @@ test-integration: $(READY) ## Tests against a real control plane with fake nodes
 
 test-e2e: $(READY) ## Tests whose pods truly run (root, or Docker with kind)
 	$(RUN) pytest tests/e2e $(PYTEST)
+
+soak: $(READY) ## Long fault tests, about 30 minutes (BUD_SOAK_MINUTES: length of each of two loops, 10)
+	$(RUN) pytest tests/soak --capture=no $(PYTEST)
+
+bench: $(READY) ## How fast, beside a bare client: about 10 minutes; writes docs/benchmarks.md
+	$(RUN) tests.bench
+
+bench-large: $(READY) ## The same with 5,000 and 10,000 Deployments: about an hour
+	$(RUN) tests.bench --large
 
 lint: $(READY) ## Style, types and layers
 	$(RUN) ruff check

@@ -66,11 +66,23 @@ class OperatorProcess:
         return self._process is not None
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         return self._log.read_text()
 
     def metrics(self) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
+        return httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=30).text
+
+    def says(self, word: str) -> bool:
+        """Whether it answers, and its readiness page holds a word: `leading` or `standing by`."""
+        try:
+            return word in httpx.get(f"http://127.0.0.1:{self.port}/readyz").text
+        except httpx.TransportError:
+            return False
 
     def _ready(self) -> None:
         assert self._process is not None

@@ -3,7 +3,8 @@
 import json
 import ssl
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster import pki, tools
@@ -36,7 +37,10 @@ _AUDIT_POLICY = {
 
 @dataclass(frozen=True, kw_only=True)
 class ControlPlane:
-    """Where one runs. `state` is its folder here, `inside` the same folder as its programs see it."""
+    """Where one runs. `state` is its folder here, `inside` the same folder as its programs see it.
+
+    `options` are further options by program, or others in place of those that it has here.
+    """
 
     state: Path
     inside: str
@@ -46,6 +50,7 @@ class ControlPlane:
     advertise: str  # where pods reach it
     port: int
     audit: bool
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def server(self) -> str:
@@ -85,7 +90,7 @@ class ControlPlane:
             # It insists on host:port here; a single member is never asked for it.
             "advertise-client-urls": "http://localhost:2379",
         }
-        return [self.kube, "etcd", *flags(options)]
+        return self._command("etcd", options)
 
     def apiserver(self, *, nodes: bool) -> list[str]:
         """The API server's command line; without `nodes` nothing reaches it through a Service."""
@@ -122,7 +127,7 @@ class ControlPlane:
             options["audit-policy-file"] = f"{self.inside}/audit-policy.json"
             options["audit-log-path"] = f"{self.inside}/audit.log"
             options["audit-log-maxsize"] = 1000  # MB: never rotated, so that a test reads all of it
-        return [self.kube, "apiserver", *flags(options)]
+        return self._command("apiserver", options)
 
     def controller_manager(self) -> list[str]:
         """The controller manager's command line, fast enough for tests that wait on it."""
@@ -144,7 +149,7 @@ class ControlPlane:
             "kube-api-qps": 500,
             "kube-api-burst": 1000,
         }
-        return [self.kube, "controller-manager", *flags(options)]
+        return self._command("controller-manager", options)
 
     def scheduler(self) -> list[str]:
         """The scheduler's command line."""
@@ -155,7 +160,10 @@ class ControlPlane:
             "kube-api-qps": 500,
             "kube-api-burst": 1000,
         }
-        return [self.kube, "scheduler", *flags(options)]
+        return self._command("scheduler", options)
+
+    def _command(self, program: str, options: Mapping[str, object]) -> list[str]:
+        return [self.kube, program, *flags({**options, **self.options.get(program, {})})]
 
     def answers(self, path: str) -> bool:
         """Whether the API server answers a GET of `path` by the administrator with 200."""
@@ -175,12 +183,17 @@ class ControlPlane:
 def start(plane: ControlPlane, programs: Programs, *, nodes: bool) -> None:
     """Start the four programs and wait until a pod could be created; Failed when one does not come up."""
     programs.start("etcd", plane.etcd())
-    programs.start("apiserver", plane.apiserver(nodes=nodes))
-    programs.until(lambda: plane.answers("/readyz"), what="the API server", seconds=60)
+    start_apiserver(plane, programs, nodes=nodes)
     programs.start("controller-manager", plane.controller_manager())
     programs.start("scheduler", plane.scheduler())
     account = "/api/v1/namespaces/default/serviceaccounts/default"
     programs.until(lambda: plane.answers(account), what="the controller manager", seconds=30)
+
+
+def start_apiserver(plane: ControlPlane, programs: Programs, *, nodes: bool) -> None:
+    """Start the API server and wait until it is ready; Failed when it does not get there."""
+    programs.start("apiserver", plane.apiserver(nodes=nodes))
+    programs.until(lambda: plane.answers("/readyz"), what="the API server", seconds=60)
 
 
 def kwok(cluster: str, kubeconfig: Path) -> list[str]:

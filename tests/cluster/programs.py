@@ -30,7 +30,7 @@ class Programs:
 
     def start(self, name: str, argv: Sequence[str]) -> None:
         """Start a program and return at once."""
-        with self._log(name).open("wb") as log:
+        with self._log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [*self._prefix, *argv],
                 cwd=self._cwd,
@@ -57,6 +57,16 @@ class Programs:
     def tail(self, name: str) -> str:
         """The last lines of a program's log."""
         return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
+    def kill(self, name: str) -> None:
+        """Kill one program and wait until it is gone; it may be started again."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+
+    def pid(self, name: str) -> int:
+        """The process id of a program that was started."""
+        return self._running[name].pid
 
     def stop(self) -> None:
         """Kill every program and wait until the last is gone."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -61,20 +62,30 @@ class Control:
     host_address: str | None = None
     holder: int | None = None
 
-    def __init__(self, name: str, state: Path, *, audit: bool, say: Say) -> None:
+    def __init__(
+        self,
+        name: str,
+        state: Path,
+        *,
+        audit: bool,
+        say: Say,
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
         self._name = name
         self._state = state
         self._audit = audit
         self._say = say
-        self._programs = Programs(logs=state / "logs", cwd=state)
+        self._options = options or {}
+        self.programs = Programs(logs=state / "logs", cwd=state)
         self._port: socket.socket | None = None
+        self._plane: control.ControlPlane | None = None
 
     def start(self) -> None:
         """Bring up the control plane and KWOK."""
         kube = tools.path("kube", say=self._say)
         tools.directory("kwok", say=self._say)
         port = self._port = _free_port()
-        plane = control.ControlPlane(
+        self._plane = plane = control.ControlPlane(
             state=self._state,
             inside=str(self._state),
             kube=str(kube),
@@ -83,14 +94,24 @@ class Control:
             advertise="192.0.2.1",  # of the documentation: it must be no loopback address, and nobody uses it
             port=port.getsockname()[1],
             audit=self._audit,
+            options=self._options,
         )
         plane.prepare()
-        control.start(plane, self._programs, nodes=False)
-        self._programs.start("kwok", control.kwok(self._name, self._state / "kwok.kubeconfig"))
+        control.start(plane, self.programs, nodes=False)
+        self.programs.start("kwok", control.kwok(self._name, self._state / "kwok.kubeconfig"))
+
+    def kill_apiserver(self) -> None:
+        """Have the cluster without an API server, all else running on."""
+        self.programs.kill("apiserver")
+
+    def start_apiserver(self) -> None:
+        """Start the API server again, at the same address."""
+        assert self._plane is not None
+        control.start_apiserver(self._plane, self.programs, nodes=False)
 
     def stop(self) -> None:
         """Kill the programs."""
-        self._programs.stop()
+        self.programs.stop()
         if self._port:
             self._port.close()
 

@@ -1,0 +1,84 @@
+"""`make bench` and `make bench-large`: measures, prints a table, and writes it into docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench import burst, report, weights
+from tests.bench.burst import Recipe
+from tests.bench.results import Pair, Results
+from tests.bench.settled import cold_start, settled
+from tests.bench.stage import stage, usage
+
+NUMBER = 1000
+PAIRS = 2
+LARGE = (5000, 10_000)
+
+
+async def pair(number: int, results: Results, *, bare: bool, live: bool) -> None:
+    """One pair; with `live`, what the settled operator costs is measured between its two halves."""
+    made, recipes = await _operator_half(number, results, live=live)
+    results.pairs.append(made)
+    if bare:
+        async with stage(number) as here:
+            made.bare = await burst.by_bare_client(here, recipes)
+
+
+async def _operator_half(number: int, results: Results, *, live: bool) -> tuple[Pair, Sequence[Recipe]]:
+    async with stage(number) as here:
+        results.starts.append(await cold_start(here))
+        before = usage(here.operator.pid).memory
+        made = Pair(await burst.by_operator(here, number), memory_before=before)
+        made.memory = usage(here.operator.pid).memory
+        recipes = await burst.recipes(here)
+        if live:
+            results.settled.append(await settled(here))
+        return made, recipes
+
+
+async def _bench() -> Results:
+    results = Results()
+    for repetition in range(PAIRS):
+        await pair(NUMBER, results, bare=True, live=not repetition)
+        report.say(f"pair {repetition + 1}: {results.pairs[-1]}")
+    return results
+
+
+async def _large() -> list[Results]:
+    found = []
+    for number in LARGE:
+        results = Results()
+        await pair(number, results, bare=True, live=True)
+        report.say(f"{number}: {results}")
+        found.append(results)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--large", action="store_true", help="5,000 and 10,000 Deployments: about an hour")
+    if parser.parse_args().large:
+        found = asyncio.run(_large())
+        sections = [(f"{r.pairs[0].operator.objects:,}", report.table(report.rows(r))) for r in found]
+        report.write("bench-large", sections)
+        return
+    deployments = report.table(report.rows(asyncio.run(_bench())))
+    with tempfile.TemporaryDirectory() as folder:
+        downloads = weights.table(weights.measure(Path(folder), rounds=3, sizes=(64 * weights.MB, 1000 * weights.MB)))
+    sections = [
+        ("Deployments", deployments),
+        ("Downloads (goal: 0.8 of curl's speed, 150 MB)", f"    {_indented(downloads)}\n"),
+    ]
+    report.write("bench", sections)
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n    ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Kills of the operator and outages of the API server with many objects in flight: nothing wrong, stuck or orphaned."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests import faults
+from tests.cluster.own import Own
+from tests.faults import MODEL_COUNT, Scene
+from tests.operator_process import OperatorProcess
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[Own]:
+    with faults.plane("faults") as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def operator(plane: Own, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """One whose resync comes too seldom to help."""
+    with faults.scene_operator(plane, tmp_path_factory.mktemp("operator")) as process:
+        yield process
+
+
+@pytest.fixture
+async def scene(plane: Own, operator: OperatorProcess) -> AsyncIterator[Scene]:
+    async with faults.fleet(plane, f"faults-{next(_NUMBERS)}") as fleet:
+        yield Scene(plane, operator, fleet)
+
+
+async def test_four_kills_with_1200_objects_in_flight_leave_nothing_wrong(scene: Scene) -> None:
+    await scene.kills(1200 - MODEL_COUNT, times=4, seed=1)
+
+
+@pytest.mark.parametrize(("seconds", "number"), [(20, 200), (75, 300)], ids=["20s", "75s"])
+async def test_without_the_api_server_nothing_is_lost(scene: Scene, seconds: float, number: int) -> None:
+    await scene.outage(number, seconds=seconds, seed=number)
