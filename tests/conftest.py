@@ -1,12 +1,25 @@
-"""Clusters for all tests. `KEEP=1` in the environment leaves them up afterwards."""
+"""Clusters for all tests. `KEEP=1` in the environment leaves them up afterwards.
+
+Tests wait more than they compute, so two processes share them (pytest-xdist), each with clusters of its own. What needs
+a node stays in one process, since a node takes long to come up; and so does each file of the others, for its fixtures.
+"""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster import layout, running
 from tests.cluster.handle import Cluster
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        folder, *_ = item.path.relative_to(config.rootpath / "tests").parts
+        if folder != "unit":
+            item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +42,7 @@ def _cluster(tier: layout.Tier, config: pytest.Config) -> Iterator[Cluster]:
 
     def say(line: str) -> None:
         with capture.global_and_fixture_disabled():
-            print(f"\n[{tier} cluster] {line}", end="", flush=True)
+            print(f"\n[{tier} cluster] {line}", end="", flush=True, file=sys.stderr)
 
     with running.cluster(name, tier, audit=True, kept=bool(os.environ.get("KEEP")), say=say) as found:
         yield found

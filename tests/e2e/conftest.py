@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def release(node_cluster: Cluster, pytestconfig: pytest.Config) -> list[str]:
     """What `helm install` takes to install the chart with the image made from this tree."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        built = image.image(say=lambda line: print(f"\n[image] {line}", end="", flush=True))
+        built = image.image(say=lambda line: print(f"\n[image] {line}", end="", flush=True, file=sys.stderr))
     node_cluster.load_image(built.archive)
     values = f"image.repository={image.REPOSITORY},image.tag={built.tag}"
     # Room for one tiny model, not for two.
