@@ -50,8 +50,8 @@ async def test_800_deployments_and_75_seconds_without_the_api_server(scene: Scen
     )
 
 
-async def test_what_was_deleted_behind_an_expired_watch_is_forgotten(scene: Scene) -> None:
-    await scene.expired_watch(20)
+async def test_what_was_deleted_behind_a_broken_watch_is_forgotten(scene: Scene) -> None:
+    await scene.broken_watch(20)
 
 
 async def test_kills_for_minutes(scene: Scene) -> None:
