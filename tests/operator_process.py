@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.cluster.programs import DIES_WITH_PARENT
 from tests.waiting import eventually
 
 IMAGE = "bud.test/bud:1"
@@ -37,7 +38,7 @@ class OperatorProcess:
         command = [str(Path(sys.executable).parent / "bud-operator"), "run", "--kubeconfig", str(self._kubeconfig)]
         command += ["--image", IMAGE, "--http-port", str(self.port), "--log-format", "text", *self._options]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen([*DIES_WITH_PARENT, *command], stdout=log, stderr=log)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ends it by a signal; gives the exit status."""
