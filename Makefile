@@ -18,7 +18,7 @@ demo: $(READY) ## A Kubernetes, the operator, a model, an answer; KEEP=1 leaves 
 	@$(RUN) tests.demo
 
 test: $(READY) ## All tests; those that need a node run with root, or Docker with kind (PYTEST="-k name" for some)
-	$(RUN) pytest -n 2 --dist loadgroup tests/e2e tests/integration tests/unit $(PYTEST)
+	$(RUN) pytest -n 2 --no-loadscope-reorder tests/e2e tests/integration tests/unit $(PYTEST)
 
 test-unit: $(READY) ## Tests that start nothing
 	$(RUN) pytest tests/unit $(PYTEST)

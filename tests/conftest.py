@@ -7,19 +7,23 @@ a node stays in one process, since a node takes long to come up; and so does eac
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.cluster import layout, running
 from tests.cluster.handle import Cluster
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        folder, *_ = item.path.relative_to(config.rootpath / "tests").parts
-        if folder != "unit":
-            item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else item.path.name))
+class _ByClusters(LoadScopeScheduling):  # type: ignore[misc]  # xdist carries no types
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "e2e" if "/e2e/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByClusters(config, log)
 
 
 @pytest.fixture(scope="session")
