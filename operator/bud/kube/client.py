@@ -80,6 +80,8 @@ class Client:
                     _refuse(response.status, await response.read())
                 async for line in _lines(response.content):
                     yield orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise ApiUnavailable(f"watch of {resource.plural}: a line is not JSON") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnavailable(f"watch of {resource.plural} broke: {_words(error)}") from error
 

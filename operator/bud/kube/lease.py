@@ -28,6 +28,10 @@ DEADLINE = 6.0
 """Seconds after the last renewal until its holder writes nothing more and ends."""
 RETRY = 2.0
 """Seconds between two renewals, and between two tries to get the Lease."""
+_TRY = 2.0
+"""Seconds that one try may take: a connection that hangs leaves time for another."""
+_AGAIN = 0.2
+"""Seconds from a renewal that failed to the next."""
 
 
 class LeaseLost(WaitingError):
@@ -56,6 +60,7 @@ class Leadership:
         self._seen: _Record | None = None
         self._seen_at = 0.0
         self._renewed_at: float | None = None
+        self._passing: set[asyncio.Timeout] = set()
 
     async def acquire(self) -> None:
         """Returns once this process leads; waits for as long as another does."""
@@ -63,7 +68,7 @@ class Leadership:
         while True:
             pause = RETRY
             try:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(_TRY):
                     if await self._take():
                         log.info("leading, by Lease %s/%s", self._namespace, self._name)
                         return
@@ -78,32 +83,39 @@ class Leadership:
 
     async def hold(self) -> NoReturn:
         """Renews until cancelled. Raises `LeaseLost` when another leads, or when no renewal worked in time."""
+        pause = RETRY
         while True:
-            await asyncio.sleep(min(RETRY, max(0.0, self._deadline() - _clock())))
+            await asyncio.sleep(min(pause, max(0.0, self._deadline() - _clock())))
+            pause = RETRY
             try:
-                async with asyncio.timeout_at(self._deadline()):
+                async with asyncio.timeout_at(min(self._deadline(), _clock() + _TRY)):
                     if not await self._take():
                         raise LeaseLost("another operator leads")
             except LeaseLost:
                 raise
             except (BudError, TimeoutError) as error:
                 log.warning("the Lease was not renewed: %s", str(error) or "no answer in time")
+                pause = _AGAIN
             if _clock() >= self._deadline():
                 raise LeaseLost(f"the Lease could not be renewed for {DEADLINE:.0f} s")
 
     @contextlib.asynccontextmanager
     async def fence(self) -> AsyncIterator[None]:
-        """Lets a write pass only while nobody else can lead; one that takes longer is given up before anybody can.
+        """Lets a write begin while the Lease is renewed, and go on until anybody else can lead.
 
         Raises `LeaseLost`.
         """
         if self._renewed_at is None or _clock() >= self._deadline():
             raise LeaseLost("the Lease is not renewed, so nothing is written")
+        limit = asyncio.timeout_at(self._renewed_at + DURATION)
         try:
-            async with asyncio.timeout_at(self._renewed_at + DURATION):
+            async with limit:
+                self._passing.add(limit)
                 yield
         except TimeoutError as error:
             raise LeaseLost("a write did not end before the Lease did") from error
+        finally:
+            self._passing.discard(limit)
 
     async def release(self) -> None:
         """Frees the Lease at once when this process leads; best effort."""
@@ -145,6 +157,9 @@ class Leadership:
                     raise
                 await self._create()
         self._renewed_at = start
+        for limit in self._passing:
+            if not limit.expired():
+                limit.reschedule(start + DURATION)
         return True
 
     async def _look(self) -> None:

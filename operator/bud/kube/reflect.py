@@ -18,6 +18,7 @@ log = logging.getLogger("bud.reflect")
 
 Trim = Callable[[Resource, Object], Seen]
 
+_FIRST_BACKOFF = 0.2
 _MAX_BACKOFF = 10.0
 
 
@@ -48,6 +49,7 @@ class Reflector:
         self._after_list = after_list
         self.listed = asyncio.Event()
         self._heard = -math.inf
+        self._told = False
 
     @property
     def silent(self) -> float:
@@ -55,15 +57,24 @@ class Reflector:
         return asyncio.get_running_loop().time() - self._heard
 
     async def run(self) -> None:
-        """Lists and watches until cancelled; any fault leads to a new list after a growing pause."""
-        backoff = 0.2
+        """Lists and watches until cancelled; any fault leads to a new list after a growing pause.
+
+        The pause is short again once a watch has told something: a list alone proves nothing of the watch.
+        """
+        backoff = _FIRST_BACKOFF
         while True:
+            self._told = False
             try:
-                version = await self.list()
-                backoff = 0.2
-                await self._watch(version)
-            except BudError as error:
-                log.warning("watch of %s interrupted, listing again: %s", self.resource.plural, error)
+                await self._watch(await self.list())
+            except (BudError, LookupError, TypeError, ValueError) as error:
+                unexpected = not isinstance(error, BudError)
+                log.warning(
+                    "watch of %s interrupted, listing again: %s",
+                    self.resource.plural,
+                    str(error) or repr(error),
+                    exc_info=unexpected,
+                )
+                backoff = _FIRST_BACKOFF if self._told else backoff
                 await asyncio.sleep(backoff * random.uniform(0.8, 1.2))
                 backoff = min(backoff * 2, _MAX_BACKOFF)
 
@@ -87,15 +98,20 @@ class Reflector:
         return version
 
     async def _watch(self, version: str) -> None:
+        clock, pause = asyncio.get_running_loop().time, _FIRST_BACKOFF
         while True:
-            before = version
+            before, start = version, clock()
             async for event in self._client.watch(
                 self.resource, namespace=self.namespace, selector=self._selector, version=version
             ):
-                self._heard = asyncio.get_running_loop().time()
+                self._heard = clock()
                 version = self._take(event)
-            if version == before:
-                await asyncio.sleep(0.2)
+                self._told = True
+            if version != before or clock() - start > _MAX_BACKOFF:
+                pause = _FIRST_BACKOFF
+                continue
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _MAX_BACKOFF)
 
     def _take(self, event: Object) -> str:
         raw = event["object"]

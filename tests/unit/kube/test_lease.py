@@ -149,6 +149,35 @@ def test_a_write_that_would_outlast_the_lease_is_given_up() -> None:
     run(main())
 
 
+def test_a_slow_write_passes_for_as_long_as_the_lease_is_renewed() -> None:
+    async def main() -> None:
+        first = candidate(OneLease(), "a")
+        await first.acquire()
+        holding = asyncio.create_task(first.hold())
+        async with first.fence():
+            await asyncio.sleep(29)
+        holding.cancel()
+
+    run(main())
+
+
+def test_a_renewal_that_hangs_leaves_time_for_another() -> None:
+    async def main() -> None:
+        server = OneLease()
+        first = candidate(server, "a")
+        await first.acquire()
+        holding = asyncio.create_task(first.hold())
+        await asyncio.sleep(RETRY / 2)
+        server.delay = 3600.0
+        await asyncio.sleep(RETRY)
+        server.delay = 0.0
+        await asyncio.sleep(60)
+        assert not holding.done() and await writes_pass(first)
+        holding.cancel()
+
+    run(main())
+
+
 @pytest.mark.parametrize("how", ["refused", "silent"])
 def test_a_leader_that_cannot_renew_ends_at_the_deadline(how: str) -> None:
     async def main() -> None:

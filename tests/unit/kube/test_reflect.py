@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import pytest
+
+from bud.errors import ApiForbidden, ApiUnavailable
 from bud.kube.client import Client, Object
 from bud.kube.kinds import NODES, Resource
 from bud.kube.reflect import Reflector
@@ -63,3 +66,47 @@ def test_it_tells_how_long_nothing_was_heard() -> None:
         return found
 
     assert run(main()) == [90, 10, 200]
+
+
+class Broken(Pages):
+    """Lists, and counts it; every watch ends as `end` says."""
+
+    def __init__(self, end: Exception | None, *, news: bool = False) -> None:
+        super().__init__([])
+        self.lists = self.watches = 0
+        self._end, self._news = end, news
+
+    async def list_page(self, *arguments: Any, **options: Any) -> Any:
+        self.lists += 1
+        return await super().list_page(*arguments, **options)
+
+    async def watch(self, resource: Resource, **_: Any) -> AsyncIterator[Object]:
+        self.watches += 1
+        if self._news:
+            yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(10 + self.watches)}}}
+        if self._end is not None:
+            raise self._end
+
+
+@pytest.mark.parametrize(
+    ("end", "news", "lists", "watches"),
+    [
+        pytest.param(ApiForbidden("no right to watch"), False, 15, 15, id="a watch that is refused"),
+        pytest.param(ApiUnavailable("too old", reason="Expired"), False, 15, 15, id="a watch that is always too old"),
+        pytest.param(ValueError("not what it should be"), False, 15, 15, id="a watch that tells nonsense"),
+        pytest.param(None, False, 1, 15, id="a watch that ends at once"),
+        pytest.param(ApiUnavailable("broke"), True, 1000, 1000, id="a watch that tells something before it breaks"),
+    ],
+)
+def test_what_never_works_is_tried_less_and_less(end: Exception | None, news: bool, lists: int, watches: int) -> None:
+    async def main() -> Broken:
+        server = Broken(end, news=news)
+        running = asyncio.create_task(Reflector(cast(Client, server), Store(), NODES, trim=see).run())
+        await asyncio.sleep(90)
+        assert not running.done()
+        running.cancel()
+        return server
+
+    found = run(main())
+    assert found.lists <= lists and found.watches <= watches
+    assert (found.watches > 100) == news
