@@ -45,7 +45,7 @@ from bud.kube.seen import see
 from bud.kube.store import Store
 from bud.kube.write import Writer
 from bud.metrics import Metrics
-from bud.ours import OURS, on_signals, watch_ours
+from bud.ours import OURS, Hearing, on_signals, watch_ours
 from bud.triggers import Key, affected, everything, see_linked
 
 log = logging.getLogger("bud.operator")
@@ -100,6 +100,7 @@ class Operator:
         self._own = self._reflect(OURS, trim=see_linked)
         self._warm = asyncio.Event()
         self._listed_anew = asyncio.Event()
+        self._hearing = Hearing()
         self._leading = False
 
     def _reflect(self, resources: Iterable[Resource], *, trim: Trim, selector: str = "") -> list[Reflector]:
@@ -229,15 +230,19 @@ class Operator:
 
     def _see(self, resource: Resource, event: str, raw: Mapping[str, Any]) -> None:
         metadata = raw["metadata"]
+        version = int(metadata["resourceVersion"])
+        self._hearing.hears(resource, version, now=asyncio.get_running_loop().time())
         if not event and self._warm.is_set():
             self._listed_anew.set()
         if event == "DELETED":
             key = metadata.get("namespace", ""), metadata["name"]
-            self._store.remove(resource, key, int(metadata["resourceVersion"]))
+            self._store.remove(resource, key, version)
         else:
             self._store.put(see_linked(resource, raw))
 
     def _changed(self, resource: Resource, old: Any, new: Any) -> None:
+        if new is not None and resource in OURS:
+            self._hearing.knows(resource, new.version, now=asyncio.get_running_loop().time())
         if self._leading:
             for key in affected(self._store, resource, old, new):
                 self._queue.add(key, later=resource not in OURS)
@@ -279,9 +284,11 @@ class Operator:
         if not self._warm.is_set():
             text = f"waiting for the first list of {', '.join(missing) or 'our kinds'}"
             return web.Response(status=503, text=f"{text}\n")
+        now = asyncio.get_running_loop().time()
         listed_every = 2 * self._settings.resync_seconds + SILENT_SECONDS
         heard = [(r.resource.plural, r.silent, SILENT_SECONDS) for r in self._reflectors]
         heard += [(r.resource.plural, r.silent, listed_every) for r in self._own]
+        heard += [(r.plural, self._hearing.overdue(r, now=now), SILENT_SECONDS) for r in OURS]
         if trouble := unheard(heard):
             return web.Response(status=503, text=f"{trouble}\n")
         return web.Response(text="ok, leading\n" if self._leading else "ok, standing by\n")

@@ -21,6 +21,35 @@ See = Callable[[Resource, str, Mapping[str, Any]], None]
 """Called with the kind, the type of the event ("" for what was listed) and the object."""
 
 
+class Hearing:
+    """Whether Kopf still hears: what we wrote or listed ourselves must come by its watch as well.
+
+    Times are in seconds of one clock. Kopf tells neither of bookmarks nor of watches that break.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Resource, int] = {}
+        self._heard: dict[Resource, int] = {}
+        self._since: dict[Resource, float] = {}
+
+    def knows(self, resource: Resource, version: int, *, now: float) -> None:
+        """An object of this version was seen, by whatever way."""
+        self._known[resource] = max(version, self._known.get(resource, 0))
+        if self._known[resource] > self._heard.get(resource, 0):
+            self._since.setdefault(resource, now)
+
+    def hears(self, resource: Resource, version: int, *, now: float) -> None:
+        """An object of this version came by Kopf's watch."""
+        self._heard[resource] = max(version, self._heard.get(resource, 0))
+        self._since.pop(resource, None)
+        if self._known.get(resource, 0) > self._heard[resource]:
+            self._since[resource] = now
+
+    def overdue(self, resource: Resource, *, now: float) -> float:
+        """For how long something is known that its watch has not told."""
+        return now - self._since.get(resource, now)
+
+
 async def watch_ours(connection: Connection, *, namespaces: tuple[str, ...], see: See) -> None:
     """Tells `see` of every change of our kinds until SIGTERM or SIGINT; no namespaces means all of them.
 

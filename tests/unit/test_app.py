@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bud.app import SILENT_SECONDS, unheard
+from bud.kube.kinds import MODELS, RUNTIMES
+from bud.ours import Hearing
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,18 @@ def test_a_kind_of_which_nothing_is_heard_makes_it_unready(
 
 def test_silence_is_longer_than_any_watch() -> None:
     assert SILENT_SECONDS > 150, "the client gives up on a watch after 150 s, and lists anew"
+
+
+def test_kopf_must_tell_what_is_known_by_other_ways() -> None:
+    hearing = Hearing()
+    assert hearing.overdue(MODELS, now=100) == 0
+    hearing.knows(MODELS, 5, now=100)
+    hearing.knows(MODELS, 7, now=150)
+    assert hearing.overdue(MODELS, now=160) == 60
+    hearing.hears(MODELS, 6, now=170)
+    assert hearing.overdue(MODELS, now=180) == 10, "it hears, but is behind"
+    hearing.hears(MODELS, 7, now=190)
+    assert hearing.overdue(MODELS, now=999) == 0
+    hearing.knows(MODELS, 3, now=999)
+    assert hearing.overdue(MODELS, now=1999) == 0
+    assert hearing.overdue(RUNTIMES, now=1999) == 0
