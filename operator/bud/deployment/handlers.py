@@ -89,7 +89,8 @@ def _gpus(context: Context) -> tuple[NodeGpu, ...]:
 
 def _pods(context: Context, namespace: str, identity: str) -> tuple[Pod, ...]:
     seen = context.store.children(PODS, namespace=namespace, owner_kind=DEPLOYMENT.kind, owner_name=identity)
-    return tuple(pod.data for pod in seen if not pod.deleting)
+    # One that has ended for good, as by an eviction, has a successor, and would be told of in its place.
+    return tuple(pod.data for pod in seen if not pod.deleting and not pod.data.over)
 
 
 def _model(context: Context, namespace: str, name: str) -> ModelSeen | None:

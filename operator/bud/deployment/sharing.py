@@ -10,6 +10,7 @@ from bud.kube.seen import Claim, Pod
 from bud.kube.times import seconds_between
 
 REASON = "StorageNotShareable"
+UNSCHEDULABLE = "Unschedulable"
 
 SCHEDULER = (
     "didn't match PersistentVolume's node affinity",
@@ -38,12 +39,21 @@ def check(view: View) -> None:
 
 
 def trouble(view: View, pods: Collection[Pod], *, now: str) -> tuple[str, str] | None:
-    """Reason and sentence when a pod cannot start because the volume is bound to another node; `now` is RFC 3339."""
+    """Reason and sentence when a pod cannot start because the volume is bound to another node; `now` is RFC 3339.
+
+    Only replicas beside one that has the volume are in need of another: alone, a pod waits for the volume's node, which
+    may be cordoned, full or starting anew.
+    """
     for pod in pods:
         if any(words in pod.unschedulable for words in SCHEDULER):
-            return REASON, f"a node fits but for the volume of the weights: {pod.unschedulable}; {_remedy(view)}"
+            if _several(view) and any(_has_volumes(other) for other in pods):
+                return REASON, f"a node fits but for the volume of the weights: {pod.unschedulable}; {_remedy(view)}"
+            return UNSCHEDULABLE, (
+                f"no node that reaches the volume of the weights takes the pod: {pod.unschedulable}; see to that node "
+                f"(kubectl describe pv), or {_remedy(view)}"
+            )
         if _is_one_nodes(view.claim) and waits_for_volume(pod) and seconds_between(pod.created, now) >= MOUNT_SECONDS:
-            others = sorted({other.node for other in pods if other.mounted} - {pod.node, ""})
+            others = sorted({other.node for other in pods if _has_volumes(other)} - {pod.node})
             if others:
                 return REASON, (
                     f"a pod on node {pod.node} waits for the volume of the weights, which is ReadWriteOnce and used on "
@@ -65,6 +75,14 @@ def any_waits(pods: Iterable[Pod]) -> bool:
 def waits_for_volume(pod: Pod) -> bool:
     """Whether a pod has a node and not yet its volumes."""
     return bool(pod.node) and not pod.mounted and not pod.ready
+
+
+def _has_volumes(pod: Pod) -> bool:
+    return pod.placed and pod.mounted
+
+
+def _several(view: View) -> bool:
+    return view.app_data is not None and view.app_data.wanted > 1
 
 
 def _is_one_nodes(claim: Claim | None) -> bool:

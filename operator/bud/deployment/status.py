@@ -19,7 +19,7 @@ from bud.engines.pod import ENGINE, PROBE, sizes
 from bud.errors import BudError, InvalidError
 from bud.kube.seen import App, Container, Pod
 
-_LACKING = ("Unschedulable", "QuotaExceeded", "ReplicaFailure", "NodeCacheFull")
+_LACKING = (sharing.UNSCHEDULABLE, "QuotaExceeded", "ReplicaFailure", "NodeCacheFull")
 """Reasons for which a Deployment waits for the cluster rather than having failed."""
 
 
@@ -213,7 +213,7 @@ def diagnose(pods: Iterable[Pod]) -> tuple[str, str] | None:
     for pod in sorted((pod for pod in pods if not pod.ready), key=lambda pod: pod.created, reverse=True):
         if pod.unschedulable:
             return (
-                "Unschedulable",
+                sharing.UNSCHEDULABLE,
                 f"no node fits: {pod.unschedulable}; free or add such a node, or ask for less in spec.resources",
             )
         for container in pod.containers:

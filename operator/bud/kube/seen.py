@@ -132,6 +132,11 @@ class Pod:
         """Whether it was given a node."""
         return bool(self.node)
 
+    @property
+    def over(self) -> bool:
+        """Whether none of its containers runs or ever will."""
+        return self.phase in ("Failed", "Succeeded")
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -47,11 +47,36 @@ def refused(message: str) -> Pod:
 def test_when_a_volume_keeps_pods_from_starting(
     pods: tuple[Pod, ...], modes: tuple[str, ...], now: str, told: bool
 ) -> None:
-    found = trouble(view(claim=replace(ONE, access_modes=modes)), pods, now=now)
+    seen = view({"replicas": 2}, claim=replace(ONE, access_modes=modes), app=app(wanted=2))
+    found = trouble(seen, pods, now=now)
     assert (found is not None) is told
     if found is not None:
         assert found[0] == "StorageNotShareable"
         assert "spec.storage.storageClassName to a class that offers ReadWriteMany" in found[1]
+
+
+CORDONED = refused("1 node(s) were unschedulable, 1 node(s) had volume node affinity conflict")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "pods"),
+    [
+        pytest.param(1, (CORDONED,), id="the only replica, and the volume's node is cordoned"),
+        pytest.param(1, (STARTS, CORDONED), id="a roll-out of the only replica"),
+        pytest.param(2, (CORDONED, CORDONED), id="no replica has the volume"),
+    ],
+)
+def test_a_pod_that_waits_for_the_volumes_node_waits_for_a_node_like_any_other(
+    replicas: int, pods: tuple[Pod, ...]
+) -> None:
+    wanted = app(wanted=replicas, replicas=len(pods), updated=replicas, available=0)
+    seen = view({"replicas": replicas}, claim=ONE, pods=pods, app=wanted)
+    found = status(seen, Outcome(plan(seen), None), previous=DeploymentStatus(), now=NOW)
+    ready, stalled = (find(found.conditions, kind) for kind in ("Ready", STALLED))
+    assert ready is not None and stalled is not None
+    assert (found.phase, ready.reason, stalled.status) == ("Pending", "Unschedulable", "False")
+    assert "1 node(s) were unschedulable" in ready.message
+    assert "offers ReadWriteMany" in ready.message
 
 
 def test_a_pod_that_waits_for_its_volume_is_looked_at_again() -> None:
