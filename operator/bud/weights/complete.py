@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from bud.weights.detect import GGUF_MAGIC, gguf_string, gguf_value
+from bud.weights.detect import GGUF_MAGIC, exactly, gguf_string, gguf_value
 from bud.weights.errors import Permanent
 
 HEADER_BYTES = 16 << 20
@@ -39,7 +39,10 @@ BLOCKS = {
 
 
 def check_complete(root: Path, names: Sequence[str]) -> None:
-    """Raises `Permanent` (InvalidFormat) for a file that ends before its tensors do; other files are not judged."""
+    """Raises `Permanent` (InvalidFormat) for a file that ends before its header or its tensors do.
+
+    Files of other formats, and what is no such header, are not judged.
+    """
     for name in names:
         measure = _SIZES.get(Path(name).suffix)
         if measure is None:
@@ -48,33 +51,43 @@ def check_complete(root: Path, names: Sequence[str]) -> None:
             size = os.fstat(file.fileno()).st_size
             try:
                 wanted = measure(file)
-            except (struct.error, ValueError, OverflowError, KeyError, TypeError, AttributeError):
+            except EOFError:
+                raise _truncated(name, f"it ends within its header, after {size} bytes") from None
+            except (ValueError, OverflowError, KeyError, TypeError, AttributeError):
                 continue
         if size < wanted:
-            raise Permanent(
-                "InvalidFormat",
-                f"{name} is truncated: its header speaks of {wanted} bytes, it has {size}: the file is not whole at "
-                "its source; upload it there again",
-            )
+            raise _truncated(name, f"its header speaks of {wanted} bytes, it has {size}")
+
+
+def _truncated(name: str, fault: str) -> Permanent:
+    return Permanent(
+        "InvalidFormat",
+        f"{name} is truncated: {fault}: the file is not whole at its source; upload it there again",
+    )
 
 
 def _safetensors(file: BinaryIO) -> int:
-    (length,) = struct.unpack("<Q", file.read(8))
+    (length,) = struct.unpack("<Q", exactly(file, 8))
     if not 2 <= length <= HEADER_BYTES:
         raise ValueError("no safetensors header")
-    header = json.loads(file.read(length))
+    data = file.read(length)
+    if data and not data.startswith(b"{"):
+        raise ValueError("no safetensors header")
+    if len(data) < length:
+        raise EOFError
+    header = json.loads(data)
     ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
     return 8 + int(length) + max(ends, default=0)
 
 
 def _gguf(file: BinaryIO) -> int:
-    magic, version, tensors, count = struct.unpack("<4sIQQ", file.read(24))
+    magic, version, tensors, count = struct.unpack("<4sIQQ", exactly(file, 24))
     if magic != GGUF_MAGIC or not 2 <= version < 100 or max(tensors, count) > 1 << 20:
         raise ValueError("no GGUF header")
     alignment = 32
     for _ in range(count):
         name = gguf_string(file)
-        (kind,) = struct.unpack("<I", file.read(4))
+        (kind,) = struct.unpack("<I", exactly(file, 4))
         value = gguf_value(file, kind)
         if name == "general.alignment" and isinstance(value, int) and value > 0:
             alignment = value
@@ -85,11 +98,11 @@ def _gguf(file: BinaryIO) -> int:
 
 def _tensor_end(file: BinaryIO) -> int:
     gguf_string(file)
-    (dimensions,) = struct.unpack("<I", file.read(4))
+    (dimensions,) = struct.unpack("<I", exactly(file, 4))
     if dimensions > 8:
         raise ValueError("no GGUF tensor")
-    shape = struct.unpack(f"<{dimensions}Q", file.read(8 * dimensions))
-    kind, offset = struct.unpack("<IQ", file.read(12))
+    shape = struct.unpack(f"<{dimensions}Q", exactly(file, 8 * dimensions))
+    kind, offset = struct.unpack("<IQ", exactly(file, 12))
     elements, size = BLOCKS.get(kind, (1, 0))
     return int(offset + math.prod(shape) // elements * size)
 

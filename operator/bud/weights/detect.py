@@ -164,7 +164,7 @@ def _keys_of_gguf(root: Path, names: Sequence[str], file: str | None) -> Mapping
     try:
         with (root / chosen).open("rb") as opened:
             return _gguf_keys(opened)
-    except (struct.error, ValueError, OverflowError):
+    except (EOFError, ValueError, OverflowError):
         raise Permanent(
             "InvalidFormat", f"{chosen} is no GGUF file: check that the source really is the file, not a page about it"
         ) from None
@@ -191,7 +191,7 @@ def _gguf_keys(file: BinaryIO) -> dict[str, object]:
 
     Source: the GGUF specification in ggml's docs/gguf.md.
     """
-    magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
+    magic, version, _, count = struct.unpack("<4sIQQ", exactly(file, 24))
     if magic != GGUF_MAGIC or not 2 <= version < 100 or count > 65536:
         raise ValueError("no GGUF header")
     keys: dict[str, object] = {}
@@ -199,17 +199,25 @@ def _gguf_keys(file: BinaryIO) -> dict[str, object]:
         name = gguf_string(file)
         if name.startswith("tokenizer."):
             break
-        (kind,) = struct.unpack("<I", file.read(4))
+        (kind,) = struct.unpack("<I", exactly(file, 4))
         keys[name] = gguf_value(file, kind)
     return keys
 
 
+def exactly(file: BinaryIO, count: int) -> bytes:
+    """The next bytes, so many. Raises `EOFError` where the file ends before."""
+    data = file.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
 def gguf_string(file: BinaryIO) -> str:
-    """A string of a GGUF header. Raises `ValueError` or `struct.error` where there is none."""
-    (length,) = struct.unpack("<Q", file.read(8))
+    """A string of a GGUF header. Raises `ValueError` where there is none, `EOFError` where the file ends in it."""
+    (length,) = struct.unpack("<Q", exactly(file, 8))
     if length > CONFIG_BYTES:
         raise ValueError("no GGUF string")
-    return file.read(length).decode(errors="replace")
+    return exactly(file, length).decode(errors="replace")
 
 
 def gguf_value(file: BinaryIO, kind: int) -> object:
@@ -218,10 +226,10 @@ def gguf_value(file: BinaryIO, kind: int) -> object:
         return gguf_string(file)
     if kind in _SCALARS:
         layout = "<" + _SCALARS[kind]
-        return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
+        return struct.unpack(layout, exactly(file, struct.calcsize(layout)))[0]
     if kind != _ARRAY:
         raise ValueError("no GGUF type")
-    inner, length = struct.unpack("<IQ", file.read(12))
+    inner, length = struct.unpack("<IQ", exactly(file, 12))
     if inner in _SCALARS:
         file.seek(length * struct.calcsize("<" + _SCALARS[inner]), 1)
     elif inner == _STRING and length <= CONFIG_BYTES:

@@ -58,9 +58,45 @@ def test_a_whole_file_is_whole_and_one_byte_less_is_not(whole: Path) -> None:
     assert "upload it there again" in told.value.message
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"<html>", bytes(64), b"\xff" * 64, safetensors(0)[:20]])
+def test_a_file_that_is_cut_anywhere_is_not_whole(tmp_path: Path) -> None:
+    small = GGUFWriter(tmp_path / "m.gguf", "llama")
+    small.add_token_list(["one", "two"])
+    small.add_token_scores([0.5, 0.25])
+    small.add_chat_template("{{ messages }}")
+    small.add_tensor("a", np.zeros((3,), dtype=np.float32))
+    small.write_header_to_file()
+    small.write_kv_data_to_file()
+    small.write_tensors_to_file()
+    small.close()
+    padded = (tmp_path / "m.gguf").read_bytes()
+    for name, data in (("m.gguf", padded[: -(32 - 12)]), ("m.safetensors", safetensors(16))):
+        (tmp_path / name).write_bytes(data)
+        check_complete(tmp_path, [name])
+        assert [length for length in range(len(data)) if not _refused(tmp_path / name, data[:length])] == []
+
+
+def test_a_file_that_ends_with_its_last_key_is_whole_and_one_byte_less_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "vocabulary.gguf"
+    data = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q1sIQ4s", 1, b"k", 8, 4, b"text")
+    file.write_bytes(data)
+    check_complete(tmp_path, [file.name])
+    assert _refused(file, data[:-1])
+
+
+def _refused(file: Path, data: bytes) -> bool:
+    file.write_bytes(data)
+    try:
+        check_complete(file.parent, [file.name])
+    except Permanent as error:
+        return error.reason == "InvalidFormat" and "is truncated" in error.message
+    return False
+
+
+@pytest.mark.parametrize(
+    "data", [b"<html>" * 10, bytes(64), b"\xff" * 64, struct.pack("<Q", 99) + b"no header" * 3, b"GGUF" + b"\xff" * 64]
+)
 @pytest.mark.parametrize("name", ["m.safetensors", "m.gguf", "m.bin"])
-def test_what_cannot_be_read_is_not_judged(tmp_path: Path, name: str, data: bytes) -> None:
+def test_what_has_no_such_header_is_not_judged(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     check_complete(tmp_path, [name])
 
