@@ -27,6 +27,8 @@ def test_a_file_arrives_with_its_hash_manifest_and_progress(origin: Origin, weig
         "format": "other",
         "task": None,
         "file": "model.bin",
+        "architecture": "",
+        "adapter": None,
     }
     last = done.said[-1]["progress"]
     assert (last["bytesDone"], last["bytesTotal"], last["filesDone"], last["filesTotal"]) == (
