@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bud.engines.gpu import Gpus, means
+from bud.engines.gpu import Gpus, exact_gpus, means
 from bud.engines.pod import Document
 from bud.kube.gpus import NodeGpu
 from bud.model.view import Need, View
@@ -37,12 +37,15 @@ def placement(view: View) -> Document:
 
 def need(spec: Mapping[str, Any], gpus: Sequence[NodeGpu]) -> Need:
     """What a Deployment asks of nodes, `gpus` being those of the cluster. Of GPUs it asks for, any product that its
-    pods may come to run on."""
+    pods may come to run on; of a type that no node is seen to have, the product of exactly that name."""
     asked: Mapping[str, Any] = spec.get("resources") or {}
     name = asked.get("gpuType")
     if not asked.get("gpu"):
         return Need(spec)
     fit = [gpu for gpu in gpus if name is None or (gpu.product and means(name, gpu.product))]
+    if not fit and name is not None and _VALUE.fullmatch(name):
+        exact = exact_gpus(name)
+        return Need(spec, exact.products, exact.taints)
     labels = sorted({gpu.label for gpu in fit if gpu.label})
     return Need(
         spec,

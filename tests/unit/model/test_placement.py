@@ -12,6 +12,7 @@ from bud.model.placement import need
 L4 = NodeGpu("NVIDIA", "nvidia.com/gpu", "nvidia.com/gpu.product", "NVIDIA-L4")
 MI300 = NodeGpu("AMD", "amd.com/gpu", "amd.com/gpu.product-name", "AMD_Instinct_MI300X_OAM")
 UNNAMED = NodeGpu("Intel", "gpu.intel.com/xe", "", "")
+H100 = ("nvidia.com/gpu.product", ("H100",))
 NVIDIA = ("nvidia.com/gpu.product", ("NVIDIA-L4",))
 AMD = ("amd.com/gpu.product-name", ("AMD_Instinct_MI300X_OAM",))
 
@@ -23,7 +24,17 @@ AMD = ("amd.com/gpu.product-name", ("AMD_Instinct_MI300X_OAM",))
         pytest.param({"gpu": 0}, [L4], (), (), id="none of them"),
         pytest.param({"gpu": 1}, [L4, MI300], (AMD, NVIDIA), ("amd.com/gpu", "nvidia.com/gpu"), id="any GPU"),
         pytest.param({"gpu": 1, "gpuType": "MI300X"}, [L4, MI300], (AMD,), ("amd.com/gpu",), id="one by its name"),
-        pytest.param({"gpu": 1, "gpuType": "H100"}, [L4, MI300], (), (), id="one that no node has"),
+        pytest.param(
+            {"gpu": 1, "gpuType": "H100"}, [L4, MI300], (H100,), ("nvidia.com/gpu",), id="one that no node has"
+        ),
+        pytest.param(
+            {"gpu": 1, "gpuType": "AMD_X"},
+            [],
+            (("amd.com/gpu.product-name", ("AMD_X",)),),
+            ("amd.com/gpu",),
+            id="one by its exact name, when nodes are not read",
+        ),
+        pytest.param({"gpu": 1, "gpuType": "no label"}, [], (), (), id="what no label can be"),
         pytest.param({"gpu": 1}, [UNNAMED], (), ("gpu.intel.com/xe",), id="GPUs without a label"),
         pytest.param({"gpu": 1}, [], (), (), id="nodes are not read"),
     ],
