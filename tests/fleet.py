@@ -26,6 +26,7 @@ from bud.kube.kinds import (
     MODELS,
     PODS,
     SERVICES,
+    WANTED_BY,
     Resource,
 )
 from bud.model.job import RESULT as RESULT_ANNOTATION
@@ -185,6 +186,7 @@ class Fleet:
             for resource, items in children.items()
             for item in items
             if uids.isdisjoint(owner["uid"] for owner in item["metadata"].get("ownerReferences", ()))
+            and self.models.isdisjoint(item["metadata"].get("annotations", {}).get(WANTED_BY, "").split(","))
         ]
         found += _miscounted(children, self.wanted)
         for app in children[APPS]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bud.kube.kinds import WANTED_BY
 from tests.cluster.failure import Failed
 from tests.cluster.handle import Cluster, Write
 from tests.waiting import eventually
@@ -220,11 +221,7 @@ class World:
         return job
 
     def _job_of(self, model_name: str) -> str:
-        owned = [
-            job
-            for job in self.find("jobs")
-            if model_name in [owner["name"] for owner in job["metadata"].get("ownerReferences", [])]
-        ]
+        owned = [job for job in self.find("jobs") if model_name in job["metadata"]["annotations"][WANTED_BY].split(",")]
         assert owned, f"Model {model_name} has no Job yet"
         name: str = owned[0]["metadata"]["name"]
         return name

@@ -9,12 +9,14 @@ from typing import Any
 from bud.api import DEPLOYMENT, MODEL
 from bud.api.model import ModelSpec
 from bud.kube.kinds import (
+    APPS,
     CLAIMS,
     DEPLOYMENTS,
     MODELS,
     NETWORK_POLICIES,
     NETWORK_POLICY_NAME,
     NODES,
+    PODS,
     RUNTIMES,
     STORAGE_CLASSES,
     Resource,
@@ -93,6 +95,19 @@ def _of(store: Store, resource: Resource, seen: Seen) -> Iterator[Key]:
         yield _policy(seen.namespace)
     if resource is CLAIMS:
         yield from _linked(store, MODELS, seen.namespace, f"claim:{seen.name}")
+    elif resource in (APPS, PODS):
+        yield from _that_wanted_before(store, seen)
+
+
+def _that_wanted_before(store: Store, mounting: Seen) -> Iterator[Key]:
+    """Models whose copy of before stays for as long as an engine mounts it."""
+    for link in mounting.links:
+        name = link.removeprefix("claim:")
+        claim = store.get(CLAIMS, mounting.namespace, name)
+        if claim is not None and not store.linked(MODELS, namespace=mounting.namespace, link=f"id:{name}"):
+            for model in claim.links:
+                if store.get(MODELS, mounting.namespace, model.removeprefix("model:")) is not None:
+                    yield MODEL.kind, mounting.namespace, model.removeprefix("model:")
 
 
 def everything(store: Store) -> Iterator[Key]:

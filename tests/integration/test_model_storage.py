@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bud.kube.kinds import WANTED_BY
+from tests.cluster.failure import Failed
 from tests.integration.test_models import _differs, _equal, _none
 from tests.waiting import eventually
 from tests.world import RESULT, World, deployment, model, storage_class
@@ -36,14 +38,64 @@ def test_a_retained_claim_outlives_its_model_and_is_found_again_without_a_downlo
     assert world.find("jobs") == []
 
 
+def test_a_claim_that_was_restored_without_its_volume_is_not_taken_for_the_weights(world: World) -> None:
+    kept = world.make_available("tiny", RETAINED)
+    world.kubectl("delete", "bmodel", "tiny")
+    backup = world.get("pvc", kept)
+    world.kubectl("delete", "pvc", kept)
+    told = {key: backup["metadata"][key] for key in ("name", "labels", "annotations")}
+    spec = {key: backup["spec"][key] for key in ("accessModes", "resources")}
+    world.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": told, "spec": spec})
+    world.apply(model("again", RETAINED))
+    world.await_reason("bmodel", "again", "ClaimPending")
+    world.end_download(kept)
+    world.await_phase("bmodel", "again", "Available")
+    eventually(lambda: _none(world, "jobs"))
+
+
+@pytest.fixture
+def no_claim_may_go(world: World) -> Iterator[str]:
+    """A policy that refuses to delete claims, by its name."""
+    name, api = f"{world.namespace}-keep", "admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["persistentvolumeclaims"]}
+    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}}}
+    rules = {"matchConstraints": {"resourceRules": [rule], **where}}
+    for kind, spec in (
+        ("ValidatingAdmissionPolicy", rules | {"validations": [{"expression": "false", "message": "ask for it"}]}),
+        ("ValidatingAdmissionPolicyBinding", {"policyName": name, "validationActions": ["Deny"]}),
+    ):
+        world.cluster.apply({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    yield name
+    for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+        world.cluster.kubectl("delete", kind, name, "--ignore-not-found")
+
+
+def test_a_claim_that_must_not_go_is_told_and_the_model_goes_once_it_may(world: World, no_claim_may_go: str) -> None:
+    kept = world.make_available("tiny")
+
+    def refused() -> None:
+        with pytest.raises(Failed, match="ask for it"):
+            world.kubectl("delete", "pvc", kept, "--dry-run=server")
+
+    eventually(refused)
+    world.kubectl("delete", "bmodel", "tiny", "--wait=false")
+    ready = world.await_reason("bmodel", "tiny", "ApiRefused")
+    assert "cannot be deleted yet: " in ready["message"]
+    assert "ask for it" in ready["message"]
+    assert world.get("bmodel", "tiny")["status"]["phase"] == "Deleting"
+    world.cluster.kubectl("delete", "validatingadmissionpolicybinding", no_claim_may_go)
+    eventually(lambda: _none(world, "bmodel"))
+    eventually(lambda: _none(world, "pvc"))
+
+
 def test_another_end_for_the_claim_fetches_nothing_anew(world: World) -> None:
     kept = world.make_available("tiny")
-    assert world.get("pvc", kept)["metadata"]["ownerReferences"]
+    assert world.get("pvc", kept)["metadata"]["annotations"][WANTED_BY] == "tiny"
     spec = world.get("bmodel", "tiny")["spec"]
     world.apply(model("tiny", spec | {"storage": {"reclaim": "Retain"}}))
-    eventually(lambda: _equal(world.get("pvc", kept)["metadata"].get("ownerReferences"), None))
+    eventually(lambda: _equal(world.get("pvc", kept)["metadata"]["annotations"].get(WANTED_BY), None))
     world.apply(model("tiny", spec | {"storage": {"reclaim": "Delete"}}))
-    eventually(lambda: _equal([o["name"] for o in world.get("pvc", kept)["metadata"]["ownerReferences"]], ["tiny"]))
+    eventually(lambda: _equal(world.get("pvc", kept)["metadata"]["annotations"].get(WANTED_BY), "tiny"))
     assert world.await_phase("bmodel", "tiny", "Available")["observedGeneration"] == 3
     assert world.find("jobs") == []
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
 from bud.api.model import ModelSpec
+from bud.kube.kinds import WANTED_BY
 from bud.model.view import copy_id
 from tests.cluster.handle import Cluster
 from tests.waiting import eventually
@@ -18,7 +20,7 @@ SAME = {"source": {"url": {"url": "http://files/same.gguf"}}}
 
 
 def owners(world: World, claim: str) -> set[str]:
-    return {owner["name"] for owner in world.get("pvc", claim)["metadata"].get("ownerReferences", [])}
+    return set(world.get("pvc", claim)["metadata"]["annotations"][WANTED_BY].split(","))
 
 
 def test_a_model_becomes_available_and_its_job_goes(world: World) -> None:
@@ -88,6 +90,20 @@ def test_deletion_waits_for_the_deployments_that_use_the_model_and_then_takes_th
     eventually(lambda: _none(world, "pvc"))
 
 
+def test_deletion_in_the_foreground_takes_no_weights_that_are_in_use(world: World) -> None:
+    claim = world.make_available("tiny")
+    world.apply(deployment("chat", "tiny"))
+    world.await_phase("mdep", "chat", "Active")
+    world.kubectl("delete", "bmodel", "tiny", "--cascade=foreground", "--wait=false")
+    world.await_reason("bmodel", "tiny", "InUse")
+    # The garbage collector has then looked at all that depends on the Model.
+    eventually(lambda: _equal(world.get("bmodel", "tiny")["metadata"]["finalizers"], ["bud.studio/model-in-use"]))
+    assert "deletionTimestamp" not in world.get("pvc", claim)["metadata"]
+    world.kubectl("delete", "mdep", "chat", "--cascade=foreground")
+    eventually(lambda: _none(world, "bmodel"))
+    eventually(lambda: _none(world, "pvc"))
+
+
 def test_deletion_during_a_download_leaves_nothing(world: World) -> None:
     world.apply(model("tiny"))
     world.one("jobs")
@@ -109,6 +125,26 @@ def test_a_new_source_is_fetched_beside_the_old_one(world: World) -> None:
             [c["metadata"]["name"] for c in world.find("pvc") if "deletionTimestamp" not in c["metadata"]], [job]
         )
     )
+
+
+def test_the_old_copy_stays_until_the_last_pod_has_moved_to_the_new_one(world: World) -> None:
+    old = world.make_available("tiny")
+    world.apply(deployment("chat", "tiny"))
+    world.await_phase("mdep", "chat", "Active")
+    world.apply(model("tiny", {"source": {"url": {"url": "http://files/other.gguf"}}}))
+    new = world.one("jobs")["metadata"]["name"]
+    world.end_download(new)
+    world.await_phase("bmodel", "tiny", "Available")
+    eventually(lambda: _equal(_mounted(world.one("deployments.apps")["spec"]["template"]["spec"]), {new}))
+    eventually(lambda: _equal({claim for pod in world.find("pods") for claim in _mounted(pod["spec"])}, {old, new}))
+    assert "deletionTimestamp" not in world.get("pvc", old)["metadata"]
+    world.bind(new)
+    eventually(lambda: _equal({claim["metadata"]["name"] for claim in world.find("pvc")}, {new}))
+
+
+def _mounted(pod: dict[str, Any]) -> set[str]:
+    claims = [volume.get("persistentVolumeClaim") for volume in pod["volumes"]]
+    return {claim["claimName"] for claim in claims if claim}
 
 
 def test_a_claim_that_does_not_exist_is_named_and_waited_for(world: World) -> None:

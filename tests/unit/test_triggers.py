@@ -126,11 +126,11 @@ def test_a_new_version_of_a_child_in_which_nothing_that_decides_changed_concerns
     assert set(affected(store(), AUTOSCALERS, before, edited)) == {("Deployment", "ns", "chat")}
 
 
-def test_a_model_that_wanted_a_copy_before_is_remembered_by_its_owner_reference() -> None:
+def test_a_model_that_wanted_a_copy_before_is_remembered_by_its_name() -> None:
     raw = {
         "metadata": {
             "namespace": "ns", "name": "old-copy", "uid": "u", "resourceVersion": "3",
-            "ownerReferences": [{"apiVersion": "bud.studio/v1alpha1", "kind": "Model", "name": "m", "uid": "m"}],
+            "annotations": {"bud.studio/models": "a,m"},
         },
         "spec": {},
     }  # fmt: skip

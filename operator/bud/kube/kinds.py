@@ -17,6 +17,10 @@ OWNER_NAME = "bud.studio/owner-name"
 FULL_NAME = "bud.studio/name"
 """Annotation: the owner's full name, which a label value may be too short for."""
 
+WANTED_BY = "bud.studio/models"
+"""Annotation on the claim and the Job of a copy: the Models that want it, by name. It stands in place of owner
+references, by which a deletion in the foreground would take the weights while they are in use."""
+
 CHILD_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
 _MAX_SLUG = 50

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import intern
 from typing import Any
 
 import orjson
 
-from bud.api import API_VERSION, MODEL
+from bud.api import DEPLOYMENT
 from bud.kube.gpus import NodeGpu, gpus_of
 from bud.kube.kinds import (
     APPS,
@@ -26,6 +26,7 @@ from bud.kube.kinds import (
     PODS,
     SERVICES,
     STORAGE_CLASSES,
+    WANTED_BY,
     Resource,
 )
 from bud.kube.owned import fingerprint, owns
@@ -161,6 +162,8 @@ class Claim:
     capacity: str = ""
     awaits_mount: bool = False
     """Its volume was expanded, and its file system will be when a pod mounts it."""
+    edited: frozenset[str] = frozenset()
+    """Annotations of ours whose value somebody else has set since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +190,24 @@ class Nothing:
 
 def see(resource: Resource, raw: Raw) -> Seen:
     """Trims a raw object of a kind that is not ours."""
-    owners = raw["metadata"].get("ownerReferences") or ()
-    links = frozenset(
-        f"model:{o['name']}" for o in owners if o["kind"] == MODEL.kind and o["apiVersion"] == API_VERSION
-    )
+    links = frozenset(_mounted(raw)) if resource in (APPS, PODS) else wanted_by(raw["metadata"])
     return _seen(resource, raw, _TRIMS[resource](raw), links)
+
+
+def wanted_by(metadata: Raw) -> frozenset[str]:
+    """Links to the Models that want a copy, from the metadata of its claim or Job."""
+    names = (metadata.get("annotations") or {}).get(WANTED_BY, "")
+    return frozenset(f"model:{name}" for name in names.split(",") if name)
+
+
+def _mounted(raw: Raw) -> Iterator[str]:
+    """Links to the claims that an engine's pod mounts, or its template names; a pod that ended mounts nothing."""
+    labels = raw["metadata"].get("labels") or {}
+    if labels.get(OWNER_KIND) != DEPLOYMENT.kind or (raw.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return
+    for volume in (raw["spec"].get("template") or raw)["spec"].get("volumes") or ():
+        if claim := volume.get("persistentVolumeClaim"):
+            yield f"claim:{claim['claimName']}"
 
 
 def see_own(resource: Resource, raw: Raw, *, links: frozenset[str]) -> Seen:
@@ -336,6 +352,7 @@ def _claim(raw: Raw) -> Claim:
         access_modes=tuple(spec.get("accessModes") or ()),
         capacity=(status.get("capacity") or {}).get("storage", ""),
         awaits_mount=resizing.get("status") == "True",
+        edited=_edited(raw),
     )
 
 

@@ -21,7 +21,7 @@ from bud.kube.kinds import (
     Resource,
 )
 from bud.kube.owned import fingerprint, wanted_fingerprint
-from bud.kube.seen import Own, Seen, see
+from bud.kube.seen import Own, Seen, see, wanted_by
 from bud.kube.store import Store
 
 log = logging.getLogger("bud.write")
@@ -218,10 +218,11 @@ def _about(owner: Seen) -> Object:
 
 
 def _same_owner(seen: Seen, wanted: Mapping[str, Any]) -> None:
-    """By labels, which outlive a restore under new uids, or by uid, which outlives an edit of the labels."""
+    """By labels, which outlive a restore under new uids, or by uid or Model, which outlive an edit of the labels."""
     labels, references = wanted["labels"], wanted.get("ownerReferences", ())
     by_label = (seen.owner_kind, seen.owner_name) == (labels[OWNER_KIND], labels[OWNER_NAME])
-    if not by_label and seen.owner_uids.isdisjoint(reference["uid"] for reference in references):
+    by_uid = not seen.owner_uids.isdisjoint(reference["uid"] for reference in references)
+    if not by_label and not by_uid and seen.links.isdisjoint(wanted_by(wanted)):
         owner = f"{seen.owner_kind} {seen.owner_name}".strip() or "somebody else"
         raise NameConflict(
             f"{seen.resource.kind} {seen.name} exists and belongs to {owner}; delete it or rename one of the two"

@@ -8,10 +8,10 @@ from bud.api import MODEL
 from bud.api.model import ModelSpec, ModelStatus, Progress
 from bud.context import Context
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
-from bud.kube.kinds import CLAIMS, DEPLOYMENTS, JOBS, MODELS, NODES, PODS, STORAGE_CLASSES
+from bud.kube.kinds import APPS, CLAIMS, DEPLOYMENTS, JOBS, MODELS, NODES, PODS, STORAGE_CLASSES
 from bud.kube.seen import Seen
 from bud.kube.times import seconds_between
-from bud.model.job import RESULT, WORKER, fills
+from bud.model.job import WORKER, fills, kept_result
 from bud.model.placement import need
 from bud.model.plan import FINALIZER, claim, plan
 from bud.model.status import Told, is_without_pods, progress_of, result_of, status
@@ -41,15 +41,11 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
         if owner.deleting:
             await _release(context, owner)
         return None
-    if view.deleting and not view.users:
-        if view.retain and view.claim is not None and view.claim.owner_uids:
-            # It may have been asked for after the operator last looked: a claim that has owners goes with them.
-            await context.writer.apply(claim(view), CLAIMS)
-        await _release(context, owner)
-        return None
-    if not view.deleting:
-        await _hold(context, owner)
-    trouble = None if view.deleting else await _act(context, view)
+    if view.deleting:
+        trouble = await _end(context, owner, view) if not view.users else None
+        return await _report(context, owner, trouble) if trouble is not None or view.users else None
+    await _hold(context, owner)
+    trouble = await _act(context, view)
     if trouble is None and _just_arrived(view):
         context.metrics.downloaded.inc(int((view.result or {}).get("bytes") or 0))
     return await _report(context, owner, trouble)
@@ -57,12 +53,7 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
 
 def _just_arrived(view: View) -> bool:
     """Whether a download's pod has told its result, and the claim not yet: true once for each copy."""
-    return (
-        view.makes_claim
-        and view.result is not None
-        and view.claim is not None
-        and RESULT not in view.claim.data.annotations
-    )
+    return view.makes_claim and view.result is not None and view.claim is not None and kept_result(view.claim) is None
 
 
 def gather(context: Context, owner: Seen) -> View:
@@ -85,7 +76,7 @@ def gather(context: Context, owner: Seen) -> View:
         deleting=owner.deleting,
         spec=spec,
         owners=owners,
-        users=tuple(user.name for user in store.linked(DEPLOYMENTS, namespace=namespace, link=f"model:{owner.name}")),
+        users=_users(context, owner),
         needs=_needs(context, namespace, (model.name for model in owners)) if result is None else (),
         claim=ours,
         job=job,
@@ -93,7 +84,7 @@ def gather(context: Context, owner: Seen) -> View:
         older_claim=kept is not None and kept.deleting,
         given_claim=given,
         result=result,
-        stale=_stale(context, namespace, owner.name, identity),
+        stale=_stale(context, owner, identity),
         classes=tuple(store.all(STORAGE_CLASSES)) if context.settings.inventory else None,
         operator_image=context.settings.image,
         default_size=context.settings.default_volume_size,
@@ -119,16 +110,38 @@ def _owners(context: Context, namespace: str, identity: str) -> tuple[Owner, ...
     return tuple(out)
 
 
-def _stale(context: Context, namespace: str, name: str, identity: str) -> tuple[Seen, ...]:
-    """Claims and Jobs of copies that a Model wanted before, and that no other Model wants."""
-    store = context.store
+def _users(context: Context, model: Seen) -> tuple[str, ...]:
+    users = context.store.linked(DEPLOYMENTS, namespace=model.namespace, link=f"model:{model.name}")
+    return tuple(user.name for user in users)
+
+
+def _stale(context: Context, owner: Seen, identity: str) -> tuple[Seen, ...]:
+    """Claims and Jobs of copies that nobody wants any more, and no engine mounts."""
+    children = _children(context, owner)
+    return tuple(child for child in children if child.name != identity and not _mounted(context, child))
+
+
+def _children(context: Context, owner: Seen) -> tuple[Seen, ...]:
+    """Claims and Jobs of copies that a Model wants or wanted before, and that no other Model wants."""
     return tuple(
         child
         for resource in (JOBS, CLAIMS)
-        for child in store.linked(resource, namespace=namespace, link=f"model:{name}")
-        if child.name != identity
-        and _ours(child, child.name) is not None
-        and not store.linked(MODELS, namespace=namespace, link=f"id:{child.name}")
+        for child in context.store.linked(resource, namespace=owner.namespace, link=f"model:{owner.name}")
+        if _ours(child, child.name) is not None and not _wanted_by_others(context, owner, child.name)
+    )
+
+
+def _wanted_by_others(context: Context, owner: Seen, identity: str) -> bool:
+    """Of two Models that go at the same time, neither wants the copy."""
+    models = context.store.linked(MODELS, namespace=owner.namespace, link=f"id:{identity}")
+    return any(model.uid != owner.uid and (not model.deleting or _users(context, model)) for model in models)
+
+
+def _mounted(context: Context, child: Seen) -> bool:
+    """Whether a pod of an engine mounts a claim, or would when it is started anew."""
+    return child.resource is CLAIMS and any(
+        context.store.linked(resource, namespace=child.namespace, link=f"claim:{child.name}")
+        for resource in (PODS, APPS)
     )
 
 
@@ -152,7 +165,22 @@ async def _hold(context: Context, owner: Seen) -> None:
         await context.writer.finalizers(owner, (*owner.data.finalizers, FINALIZER))
 
 
+async def _end(context: Context, owner: Seen, view: View) -> BudError | None:
+    try:
+        if view.retain and view.claim is not None and view.claim.links:
+            # It may have been asked for after the operator last looked.
+            await context.writer.apply(claim(view), CLAIMS)
+        await _release(context, owner)
+    except (ApiUnavailable, ApiConflict):
+        raise
+    except BudError as error:
+        return error
+    return None
+
+
 async def _release(context: Context, owner: Seen) -> None:
+    for child in _children(context, owner):
+        await context.writer.delete(child)
     if FINALIZER in owner.data.finalizers:
         others = tuple(name for name in owner.data.finalizers if name != FINALIZER)
         await context.writer.finalizers(owner, others)

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from bud.api import API_VERSION, MODEL
+from bud.api import MODEL
 from bud.engines import node_cache
 from bud.engines.node_cache import NodeStorage
 from bud.engines.pod import CONTAINER_SECURITY, POD_SECURITY, WEIGHTS_PATH, Document
-from bud.kube.kinds import JOBS, MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME
+from bud.kube.kinds import CLAIMS, JOBS, MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME, WANTED_BY
 from bud.kube.quantity import parse
 from bud.kube.seen import Claim, Seen
 from bud.model.placement import placement
@@ -84,26 +84,47 @@ def must_be_made_again(view: View) -> bool:
     return view.waits_for_node and not view.job.data.complete and made.placement != placement(view)
 
 
-def metadata(view: View, annotations: Mapping[str, str], *, owned: bool = True) -> Document:
-    """Metadata of a child; one that is not `owned` outlives the Models that want it."""
-    document: Document = {
-        "annotations": {SOURCE: describe(view.spec)[:1024], **annotations},
+def metadata(view: View, annotations: Mapping[str, str], *, kept: bool = False) -> Document:
+    """Metadata of a child; one that is `kept` outlives the Models that want it."""
+    wanted = {} if kept else {WANTED_BY: ",".join(sorted(owner.name for owner in view.owners))}
+    return {
+        "annotations": {SOURCE: describe(view.spec)[:1024], **wanted, **annotations},
         "labels": _labels(view),
         "name": view.id,
         "namespace": view.namespace,
     }
-    if owned:
-        document["ownerReferences"] = [
-            {"apiVersion": API_VERSION, "kind": MODEL.kind, "name": owner.name, "uid": owner.uid}
-            for owner in view.owners
-        ]
-    return document
 
 
 def result_annotation(view: View) -> dict[str, str]:
-    if view.result is None:
+    """What was found, and the uid of the claim that it was found in: none before the claim is there."""
+    if view.result is None or (view.makes_claim and view.claim is None):
         return {}
-    return {RESULT: orjson.dumps(view.result, option=orjson.OPT_SORT_KEYS).decode()}
+    found = dict(view.result) | ({"claim": view.claim.uid} if view.makes_claim and view.claim is not None else {})
+    return {RESULT: orjson.dumps(found, option=orjson.OPT_SORT_KEYS).decode()}
+
+
+def kept_result(keeper: Seen | None) -> Mapping[str, Any] | None:
+    """What a claim or a Job tells of the weights.
+
+    A claim tells it of itself alone: one that was restored under that name, or whose note was edited, may hold
+    anything.
+    """
+    if keeper is None:
+        return None
+    try:
+        found = orjson.loads(keeper.data.annotations.get(RESULT, ""))
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(found, dict) or not found:
+        return None
+    if keeper.resource is CLAIMS and not _is_of(keeper, found):
+        return None
+    return found
+
+
+def _is_of(claim: Seen, found: Mapping[str, Any]) -> bool:
+    kept: Claim = claim.data
+    return found.get("claim") == claim.uid and kept.phase != "Lost" and RESULT not in kept.edited
 
 
 def job(view: View) -> Document:

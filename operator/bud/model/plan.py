@@ -8,7 +8,7 @@ from bud.engines.pod import Document, is_below
 from bud.errors import InvalidError, WaitingError
 from bud.kube.kinds import CLAIMS, JOBS, Resource
 from bud.kube.seen import Seen
-from bud.model.job import RESULT, job, metadata, must_be_made_again, result_annotation
+from bud.model.job import job, kept_result, metadata, must_be_made_again, result_annotation
 from bud.model.storage import REQUESTED, access_modes, must_be_replaced, requested_size, size
 from bud.model.view import View, given_claim
 
@@ -46,7 +46,7 @@ def plan(view: View) -> Plan:
     objects: list[tuple[Resource, Document]] = []
     if view.makes_claim:
         objects.append((CLAIMS, claim(view)))
-    if not (whole and view.claim is not None and RESULT in view.claim.data.annotations):
+    if not (whole and view.makes_claim and kept_result(view.claim) is not None):
         objects.append((JOBS, job(view)))
     if must_be_made_again(view):
         objects.pop()
@@ -57,7 +57,7 @@ def plan(view: View) -> Plan:
 
 
 def _is_whole(child: Seen) -> bool:
-    return child.resource is CLAIMS and RESULT in child.data.annotations
+    return child.resource is CLAIMS and kept_result(child) is not None
 
 
 def _check_given(view: View) -> None:
@@ -90,6 +90,6 @@ def claim(view: View) -> Document:
     return {
         "apiVersion": CLAIMS.api_version,
         "kind": CLAIMS.kind,
-        "metadata": metadata(view, annotations, owned=not view.retain),
+        "metadata": metadata(view, annotations, kept=view.retain),
         "spec": spec,
     }

@@ -14,7 +14,7 @@ from bud.api.model import AdapterFound, Copy, ModelPhase, ModelSpec, ModelStatus
 from bud.errors import ApiForbidden, BudError, InvalidError, is_quota
 from bud.kube.quantity import readable
 from bud.kube.seen import Claim, Container, Job, Pod, Seen
-from bud.model.job import PERMANENT_EXIT, RESULT, WORKER
+from bud.model.job import PERMANENT_EXIT, WORKER, kept_result
 from bud.model.storage import class_missing, growth
 from bud.model.view import View
 
@@ -40,7 +40,7 @@ def is_without_pods(view: View, pods: Collection[Seen]) -> bool:
 def result_of(claim: Seen | None, job: Seen | None, pods: Iterable[Seen]) -> Mapping[str, Any] | None:
     """What a finished download found: from the claim or the Job, where it was kept, else from the pod that found it."""
     for keeper in (claim, job):
-        if keeper is not None and (kept := _json(keeper.data.annotations.get(RESULT, ""))):
+        if (kept := kept_result(keeper)) is not None:
             return kept
     for pod in pods:
         for container in pod.data.containers:
@@ -143,7 +143,7 @@ def _file(view: View, found: str) -> str:
 
 def _verdict(view: View, error: BudError | None, pods: list[Pod], told: Told) -> tuple[ModelPhase, Verdict]:
     if view.deleting:
-        return "Deleting", _deleting(view)
+        return "Deleting", _deleting(view, error)
     if error is not None:
         return _hindered(view, error)
     if view.result is not None:
@@ -151,7 +151,9 @@ def _verdict(view: View, error: BudError | None, pods: list[Pod], told: Told) ->
     return _unfinished(view, pods, told)
 
 
-def _deleting(view: View) -> Verdict:
+def _deleting(view: View, error: BudError | None) -> Verdict:
+    if error is not None:
+        return Verdict(False, error.reason, f"cannot be deleted yet: {error}", reconciling=True)
     users = ", ".join(view.users)
     message = f"deleted once no Deployment uses it; now used by {users}" if users else "the weights are being deleted"
     return Verdict(False, "InUse" if users else "Deleting", message, reconciling=True)

@@ -11,7 +11,7 @@ import pytest
 from bud.api.model import ModelSpec
 from bud.engines.node_cache import NodeStorage
 from bud.errors import BudError, InvalidError, WaitingError
-from bud.kube.kinds import CLAIMS, JOBS
+from bud.kube.kinds import CLAIMS, JOBS, WANTED_BY
 from bud.kube.seen import Seen
 from bud.model.job import MADE_WITH
 from bud.model.job import RESULT as RESULT_ANNOTATION
@@ -21,7 +21,13 @@ from bud.model.view import Need, Owner, View, copy_id, describe
 from tests import goldens
 from tests.unit.model.views import HUB, RESULT, claim, job, storage_class, view
 
-KEPT = {RESULT_ANNOTATION: orjson.dumps(RESULT).decode()}
+
+def kept(claim: str = "copy") -> dict[str, str]:
+    """The note on a claim of what was found in it."""
+    return {RESULT_ANNOTATION: orjson.dumps(RESULT | {"claim": f"uid-{claim}"}).decode()}
+
+
+KEPT = kept()
 LOCAL = {"source": {"local": {"pvc": "weights", "path": "llama/"}}}
 SECRET = {"credentialsSecretRef": {"name": "hub"}}
 
@@ -102,7 +108,7 @@ def test_the_job_goes_once_the_claim_tells_what_was_found() -> None:
 
 
 def test_copies_of_an_earlier_source_go_only_when_the_new_one_is_whole() -> None:
-    old = claim(name="old", annotations=KEPT)
+    old = claim(name="old", annotations=kept("old"))
     assert plan(view(stale=(old,))).unwanted == ()
     assert plan(view(stale=(old,), claim=claim(annotations=KEPT), result=RESULT)).unwanted == (old,)
 
@@ -226,8 +232,8 @@ def test_a_claim_is_as_large_as_the_largest_of_its_models_asks_for() -> None:
 def test_a_claim_is_kept_while_one_of_its_models_says_so() -> None:
     owners = (Owner("a", "u1"), Owner("b", "u2", retain=True))
     documents = dict(plan(view(owners=owners)).objects)
-    assert "ownerReferences" not in documents[CLAIMS]["metadata"]
-    assert len(documents[JOBS]["metadata"]["ownerReferences"]) == 2
+    assert WANTED_BY not in documents[CLAIMS]["metadata"]["annotations"]
+    assert documents[JOBS]["metadata"]["annotations"][WANTED_BY] == "a,b"
 
 
 def test_a_job_keeps_the_image_it_was_made_with() -> None:

@@ -223,12 +223,18 @@ def test_progress_is_told_only_while_it_goes_on() -> None:
 
 
 KEPT: dict[str, Any] = {RESULT_ANNOTATION: orjson.dumps(RESULT).decode()}
+FOUND = RESULT | {"claim": "uid-copy"}
+OF_THIS: dict[str, Any] = {RESULT_ANNOTATION: orjson.dumps(FOUND).decode()}
 
 
 @pytest.mark.parametrize(
     ("where", "expected"),
     [
-        ((claim(annotations=KEPT), None, []), RESULT),
+        ((claim(annotations=OF_THIS), None, []), FOUND),
+        ((claim(annotations=KEPT), None, []), None),
+        ((claim(annotations=OF_THIS, name="restored"), None, []), None),
+        ((claim("Lost", OF_THIS), None, []), None),
+        ((claim(annotations=OF_THIS, edited=frozenset({RESULT_ANNOTATION})), None, []), None),
         ((None, job(annotations=KEPT), []), RESULT),
         ((claim(), job(), [pod(exit_code=0, exit_message=orjson.dumps(RESULT).decode())]), RESULT),
         ((claim(), job(), [pod(exit_code=1, exit_message=orjson.dumps(RESULT).decode())]), None),
