@@ -74,7 +74,8 @@ def _whole(config: Config, node: NodeCache, report: Report) -> Result | None:
 def is_whole(target: Path, digest: str) -> bool:
     """Whether the copy is the one of that digest, by its manifest and by the size of each file.
 
-    Only this program writes there, so the hashes that it took are not taken again for each pod.
+    The hashes that were taken when it was brought are not taken again for each pod: only this program is meant to write
+    there, in namespaces that trust each other (docs/node-cache.md).
     """
     try:
         known = json.loads((target / RESERVED / "manifest.json").read_text())
