@@ -8,18 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    os.utime(int(sys.argv[1]))  # used until now, for whoever looks for the least recently used
-    sys.exit(0)
-
 
 if __name__ == "__main__":
-    # As process 1 it would not hear a signal that it has not asked for.
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-    while True:
-        signal.pause()
+    # They arrive blocked, so none is lost before the wait, and as process 1 it hears of them only so.
+    signal.sigwait((signal.SIGTERM, signal.SIGINT))
+    os.utime(int(sys.argv[1]))  # used until now, for whoever looks for the least recently used
