@@ -136,3 +136,22 @@ def test_a_model_that_wanted_a_copy_before_is_remembered_by_its_name() -> None:
     }  # fmt: skip
     filled = store(see(CLAIMS, raw))
     assert [claim.name for claim in filled.linked(CLAIMS, namespace="ns", link="model:m")] == ["old-copy"]
+
+
+def test_a_model_whose_copy_of_before_is_mounted_hears_of_the_pods_and_one_whose_copy_is_of_now_does_not() -> None:
+    def pod(claim: str, phase: str = "Running") -> Seen:
+        volumes = [{"name": "weights", "persistentVolumeClaim": {"claimName": claim}}, {"name": "tmp", "emptyDir": {}}]
+        labels = {"bud.studio/owner-kind": "Deployment", "bud.studio/owner-name": "nobody"}
+        metadata = {"namespace": "ns", "name": "p", "uid": "p", "resourceVersion": "4", "labels": labels}
+        spec = {"containers": [], "volumes": volumes}
+        return see(PODS, {"metadata": metadata, "spec": spec, "status": {"phase": phase}})
+
+    def copy(name: str) -> Seen:
+        wanted = {"bud.studio/models": "m,long-gone"}
+        metadata = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": "3", "annotations": wanted}
+        return see(CLAIMS, {"metadata": metadata, "spec": {}})
+
+    filled = store(copy("old-copy"), copy(COPY))
+    assert set(affected(filled, PODS, pod("old-copy"), None)) == {("Model", "ns", "m")}
+    assert set(affected(filled, PODS, pod("old-copy"), pod("old-copy", "Failed"))) == {("Model", "ns", "m")}
+    assert set(affected(filled, PODS, pod(COPY), None)) == set()
