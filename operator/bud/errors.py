@@ -7,7 +7,8 @@
     │   ├── ApiUnavailable    the API server could not be reached, or answered 429 or 5xx
     │   ├── LeaseLost         another operator may write by now (bud.kube.lease)
     │   ├── ApiConflict       409: somebody else wrote first; read again, decide again
-    │   └── ApiForbidden      403: a quota, an admission policy or a missing right; a person may lift it
+    │   └── ApiForbidden      403: a quota, an admission policy or a missing right; 500: an admission webhook that does
+    │                         not answer; a person may lift it
     └── InvalidError          not retried until the spec changes; Stalled=True
         ├── NameConflict      an object of the wanted name exists and belongs to somebody else
         └── ApiRefused        the API server refused the request: 400, 404, 405 or 422
@@ -52,7 +53,7 @@ class ApiConflict(WaitingError):
 
 
 class ApiForbidden(WaitingError):
-    """403: a quota is spent, an admission policy objects, or a right is missing."""
+    """403: a quota is spent, an admission policy objects, or a right is missing; 500: a webhook does not answer."""
 
     reason = "Forbidden"
 

@@ -12,7 +12,7 @@ from bud.kube.kinds import WANTED_BY
 from tests.cluster.failure import Failed
 from tests.integration.test_models import _differs, _equal, _none
 from tests.waiting import eventually
-from tests.world import RESULT, World, deployment, model, storage_class
+from tests.world import RESULT, World, deployment, model, refused, storage_class
 
 RETAINED = {"source": {"url": {"url": "http://files/kept.gguf"}}, "storage": {"reclaim": "Retain"}}
 
@@ -225,6 +225,51 @@ def test_a_quota_that_refuses_the_claim_is_told_and_waited_for(world: World) -> 
     assert world.find("pvc") == []
     world.apply(model("tiny", URL | {"storage": {"size": "5Gi"}}))
     assert world.one("pvc")["spec"]["resources"]["requests"]["storage"] == "5Gi"
+
+
+@pytest.fixture
+def silent_webhook(world: World) -> Iterator[str]:
+    """A webhook on the claims of the test's namespace, at an address where nobody listens; gives its name."""
+    name = f"{world.namespace}.silent.example.com"
+    world.cluster.apply(
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [
+                {
+                    "name": name,
+                    "admissionReviewVersions": ["v1"],
+                    "clientConfig": {"url": "https://127.0.0.1:9/"},
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
+                    "rules": [
+                        {
+                            "apiGroups": [""],
+                            "apiVersions": ["v1"],
+                            "operations": ["CREATE"],
+                            "resources": ["persistentvolumeclaims"],
+                        }
+                    ],
+                    "sideEffects": "None",
+                    "timeoutSeconds": 1,
+                }
+            ],
+        }
+    )
+    yield name
+    world.cluster.kubectl("delete", "validatingwebhookconfiguration", name, "--ignore-not-found")
+
+
+def test_a_webhook_that_does_not_answer_is_told_and_waited_for(world: World, silent_webhook: str) -> None:
+    eventually(lambda: refused(world.cluster, claim_of_ones_own("any"), "-n", world.namespace))
+    world.apply(model("tiny", URL))
+    ready = world.await_reason("bmodel", "tiny", "WebhookFailed")
+    assert f'failed calling webhook "{silent_webhook}"' in ready["message"]
+    assert "failurePolicy" in ready["message"]
+    assert world.condition("bmodel", "tiny", "Stalled")["status"] == "False"
+    world.cluster.kubectl("delete", "validatingwebhookconfiguration", silent_webhook)
+    world.finish_download("tiny")
+    world.await_phase("bmodel", "tiny", "Available")
 
 
 def test_a_quota_that_refuses_the_downloads_pod_is_told_and_waited_for(world: World) -> None:

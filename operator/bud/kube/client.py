@@ -29,7 +29,7 @@ class Client:
     """Calls to one API server.
 
     Every method raises `ApiUnavailable` when the server cannot be reached or is overloaded, `ApiConflict` on 409,
-    `ApiForbidden` on 403 and `ApiRefused` on any other refusal.
+    `ApiForbidden` on 403 and for an admission webhook that does not answer, and `ApiRefused` on any other refusal.
     """
 
     def __init__(self, connection: Connection, session: aiohttp.ClientSession) -> None:
@@ -198,6 +198,10 @@ def _refuse(status: int, body: bytes) -> None:
     message = message or body[:300].decode(errors="replace") or f"HTTP {status}"
     if status == 409:
         raise ApiConflict(message)
+    if status == 500 and "failed calling webhook" in message:
+        raise ApiForbidden(
+            f"{message}; see to that webhook, or to the failurePolicy of its configuration", reason="WebhookFailed"
+        )
     if status == 429 or status >= 500 or status == 401:
         raise ApiUnavailable(f"{status}: {message}")
     if status == 403:
