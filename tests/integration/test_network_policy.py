@@ -45,6 +45,25 @@ def test_a_policy_stands_as_long_as_a_deployment_does(kinds: Cluster, tmp_path: 
         world.clear()
 
 
+def test_a_policy_of_somebody_elses_stays_and_is_told_in_an_event(kinds: Cluster, tmp_path: Path) -> None:
+    world = World.create(kinds)
+    spec = {"podSelector": {"matchLabels": {"app": "mine"}}, "policyTypes": ["Ingress"]}
+    mine = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "bud-engines"},
+        "spec": spec,
+    }
+    world.apply(mine)
+    with operator_process(kinds.kubeconfig, tmp_path / "log", *ASKED):
+        world.make_available("tiny")
+        world.apply(deployment("one", "tiny"))
+        world.await_phase("mdep", "one", "Active")
+        eventually(lambda: is_equal(world.events("one").count(("Warning", "NameConflict")), 1))
+        assert world.one("networkpolicies")["spec"]["podSelector"] == spec["podSelector"]
+        world.clear()
+
+
 def test_nothing_stands_between_callers_and_engines_unasked(world: World, shared_operator: OperatorProcess) -> None:
     assert shared_operator.running
     world.serve("chat")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bud.api import DEPLOYMENT
 from bud.context import Context
 from bud.engines.pod import Document
+from bud.errors import NameConflict
 from bud.kube.kinds import (
     DEPLOYMENTS,
     MANAGED_BY,
@@ -23,10 +24,22 @@ _OWNER = "Namespace"
 
 
 async def reconcile(context: Context, namespace: str, name: str) -> float | None:
-    """Makes the policy of a namespace, or deletes it when no Deployment is left or none is asked for any more."""
+    """Makes the policy of a namespace, or deletes it when no Deployment is left or none is asked for any more.
+
+    Raises `NameConflict` when a policy of that name is somebody else's. An Event about a Deployment tells of it at each
+    look, and only a Deployment that comes or goes, or the resync, brings one about.
+    """
     label = context.settings.engine_access
-    if label and any(seen.namespace == namespace and not seen.deleting for seen in context.store.all(DEPLOYMENTS)):
-        await context.writer.apply(policy(namespace, label), NETWORK_POLICIES)
+    served = (seen for seen in context.store.all(DEPLOYMENTS) if seen.namespace == namespace and not seen.deleting)
+    if label and (first := next(served, None)) is not None:
+        try:
+            await context.writer.apply(policy(namespace, label), NETWORK_POLICIES)
+        except NameConflict as error:
+            # The newest Deployment is what led here, as a rule, so that whoever made it reads of it.
+            newest = max((first, *served), key=lambda seen: (seen.data.created, seen.name))
+            note = f"{error}; until then no policy of this operator keeps callers from the engines"
+            await context.writer.event(newest, kind="Warning", reason=error.reason, note=note)
+            raise
         return None
     seen = context.store.get(NETWORK_POLICIES, namespace, name)
     if seen is not None and seen.owner_kind == _OWNER:
