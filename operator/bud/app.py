@@ -237,7 +237,7 @@ class Operator:
         if event == "DELETED":
             key = metadata.get("namespace", ""), metadata["name"]
             self._store.remove(resource, key, version)
-        else:
+        elif self._store.known(resource, metadata) is None:
             self._store.put(see_linked(resource, raw))
 
     def _changed(self, resource: Resource, old: Any, new: Any) -> None:

@@ -61,7 +61,7 @@ def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | Non
             yield from _of(store, resource, seen)
     if resource is DEPLOYMENTS:
         yield from _beside(store, old, new)
-    if resource in (NODES, RUNTIMES, STORAGE_CLASSES):
+    if resource in (RUNTIMES, STORAGE_CLASSES) or (resource is NODES and _is_other_inventory(store, old, new)):
         yield from _of_the_cluster(store, resource)
 
 
@@ -73,6 +73,16 @@ def _beside(store: Store, old: Seen | None, new: Seen | None) -> Iterator[Key]:
     if old is None or new is None or old.data.generation != new.data.generation:
         for seen in (old, new):
             yield from _models_used_by(store, seen) if seen is not None else ()
+
+
+def _is_other_inventory(store: Store, old: Seen | None, new: Seen | None) -> bool:
+    """Whether the cluster has a kind of GPU more or less by the change of a node: nothing else of nodes decides."""
+    before, after = (frozenset(seen.data.gpus if seen is not None else ()) for seen in (old, new))
+    if before == after:
+        return False
+    name = next(seen.name for seen in (new, old) if seen is not None)
+    others = {gpu for node in store.all(NODES) if node.name != name for gpu in node.data.gpus}
+    return not (before ^ after) <= others
 
 
 def _of_the_cluster(store: Store, resource: Resource) -> Iterator[Key]:

@@ -39,6 +39,10 @@ def child(resource: Resource, data: object, *, kind: str, owner: str, name: str 
     return Seen(resource, "ns", name, "u", 1, kind, owner, frozenset(), False, b"", data)
 
 
+def node(name: str, gpus: tuple[NodeGpu, ...]) -> Seen:
+    return Seen(NODES, "", name, name, 1, "", "", frozenset(), False, b"", Node(gpus))
+
+
 CHAT = own(DEPLOYMENTS, "chat", {"modelRef": {"name": "m"}})
 LORA = own(MODELS, "lora", {"source": {"huggingFace": {"repo": "a/lora"}}})
 EMBED = own(
@@ -50,6 +54,7 @@ LOCAL = own(MODELS, "local", {"source": {"local": {"pvc": "weights"}}})
 KEPT_THERE = own(MODELS, "kept-there", HUB | {"storage": {"claimName": "weights"}})
 COPY = next(link for link in MODEL.links if link.startswith("id:")).removeprefix("id:")
 L4 = NodeGpu("NVIDIA", "nvidia.com/gpu", "nvidia.com/gpu.product", "NVIDIA-L4")
+A100 = NodeGpu("NVIDIA", "nvidia.com/gpu", "nvidia.com/gpu.product", "NVIDIA-A100-SXM4-80GB")
 POD = Pod("Running", False, "", "", ())
 
 
@@ -113,10 +118,31 @@ def test_a_storage_class_concerns_every_model() -> None:
 
 
 def test_a_heartbeat_of_a_node_concerns_nobody_but_new_gpus_concern_all() -> None:
-    before = Seen(NODES, "", "n", "u", 1, "", "", frozenset(), False, b"", Node((L4,)))
+    before = node("n", (L4,))
     assert set(affected(store(), NODES, before, replace(before, version=2))) == set()
     after = replace(before, version=2, data=Node(()))
     assert {kind for kind, _, _ in affected(store(), NODES, before, after)} == {"Deployment", "Model"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "concerned"),
+    [
+        pytest.param(None, (), False, id="a node without GPUs comes"),
+        pytest.param((), None, False, id="a node without GPUs goes"),
+        pytest.param(None, (L4,), False, id="one more with GPUs that others have"),
+        pytest.param((L4,), None, False, id="one less with GPUs that others have"),
+        pytest.param(None, (L4, A100), True, id="the first with such GPUs"),
+        pytest.param((A100,), None, True, id="the last with such GPUs"),
+        pytest.param((L4,), (A100,), True, id="a node gets other GPUs"),
+    ],
+)
+def test_a_node_concerns_others_only_when_the_cluster_has_other_kinds_of_gpus(
+    old: tuple[NodeGpu, ...] | None, new: tuple[NodeGpu, ...] | None, concerned: bool
+) -> None:
+    before, after = (node("n", gpus) if gpus is not None else None for gpus in (old, new))
+    filled = store(node("other", (L4,)), *([after] if after is not None else []))
+    kinds = {kind for kind, _, _ in affected(filled, NODES, before, after)}
+    assert kinds == ({"Deployment", "Model"} if concerned else set())
 
 
 def test_a_new_version_of_a_child_in_which_nothing_that_decides_changed_concerns_nobody() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
 from bud.api import DEPLOYMENT
 from bud.api.deployment import DeploymentSpec, DeploymentStatus
 from bud.api.model import ModelSpec, ModelStatus
@@ -14,7 +17,6 @@ from bud.deployment.started import ENGINE_ANNOTATION, is_edited
 from bud.deployment.status import Outcome, first_roll_out, status
 from bud.deployment.view import ModelSeen, View
 from bud.errors import ApiConflict, ApiRefused, ApiUnavailable, BudError, InvalidError
-from bud.kube.gpus import NodeGpu
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
@@ -28,7 +30,7 @@ from bud.kube.kinds import (
     SERVICES,
     child_name,
 )
-from bud.kube.seen import Claim, Own, Pod, Seen
+from bud.kube.seen import Claim, Own, Pod, Seen, all_gpus
 from bud.kube.times import seconds_between
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
 
@@ -50,7 +52,8 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
         await report_unreadable(context, owner, previous, error=error, phase="Failed")
         return None
     outcome = await _act(context, view)
-    after = gather(context, owner)
+    # What decides besides may have changed too, and leads here again by itself.
+    after = replace(view, app=_app(context, view.namespace, view.id), pods=_pods(context, view.namespace, view.id))
     await _report(context, owner, after, outcome)
     if is_edited(view) and not is_edited(after):
         await _tell_edited(context, owner)
@@ -72,9 +75,9 @@ def gather(context: Context, owner: Seen) -> View:
         model=model,
         adapter_models=_adapter_models(context, owner.namespace, spec),
         older=_older(context, owner, identity),
-        runtimes=_runtimes(context),
-        gpus=_gpus(context) if context.settings.inventory else None,
-        app=context.store.get(APPS, owner.namespace, identity),
+        runtimes=context.store.derived(RUNTIMES, _runtimes),
+        gpus=context.store.derived(NODES, all_gpus) if context.settings.inventory else None,
+        app=_app(context, owner.namespace, identity),
         pods=_pods(context, owner.namespace, identity),
         claim=_claim(context, owner.namespace, model),
         operator_image=context.settings.image,
@@ -83,8 +86,8 @@ def gather(context: Context, owner: Seen) -> View:
     )
 
 
-def _gpus(context: Context) -> tuple[NodeGpu, ...]:
-    return tuple(sorted({gpu for node in context.store.all(NODES) for gpu in node.data.gpus}))
+def _app(context: Context, namespace: str, identity: str) -> Seen | None:
+    return context.store.get(APPS, namespace, identity)
 
 
 def _pods(context: Context, namespace: str, identity: str) -> tuple[Pod, ...]:
@@ -133,9 +136,9 @@ def _older(context: Context, owner: Seen, identity: str) -> str:
     return first.name if first.name != owner.name else ""
 
 
-def _runtimes(context: Context) -> dict[str, RuntimeSpec]:
+def _runtimes(found: Iterable[Seen]) -> Mapping[str, RuntimeSpec]:
     out = {}
-    for seen in context.store.all(RUNTIMES):
+    for seen in found:
         try:
             out[seen.name] = RuntimeSpec.model_validate(seen.data.spec)
         except ValueError:

@@ -131,7 +131,8 @@ class Reflector:
     def _read(self, raw: Object) -> Seen | None:
         """One object that cannot be read must not blind the operator to all others."""
         try:
-            return self._trim(self.resource, raw)
+            # Every write of ours comes back: what its answer told already is not worked out again.
+            return self._store.known(self.resource, raw["metadata"]) or self._trim(self.resource, raw)
         except (BudError, LookupError, TypeError, ValueError, AttributeError):
             log.exception("cannot read %s %s", self.resource.plural, raw.get("metadata", {}).get("name"))
             return None

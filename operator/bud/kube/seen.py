@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import intern
 from typing import Any
@@ -186,6 +186,11 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class Nothing:
     """A kind of which only existence and ownership matter."""
+
+
+def all_gpus(nodes: Iterable[Seen]) -> tuple[NodeGpu, ...]:
+    """Every kind of GPU that some node has, sorted."""
+    return tuple(sorted({gpu for node in nodes for gpu in node.data.gpus}))
 
 
 def see(resource: Resource, raw: Raw) -> Seen:

@@ -7,8 +7,8 @@ Kubernetes API has promised that they compare since 1.35; etcd has always kept i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from bud.kube.kinds import Resource
 from bud.kube.seen import Key, Seen
@@ -17,6 +17,7 @@ _TOMBSTONES = 4096
 """Deletions remembered per resource, so that a late answer to a write of ours does not bring an object back."""
 
 _K = TypeVar("_K", bound=Hashable)
+_T = TypeVar("_T")
 
 Listener = Callable[[Resource, Seen | None, Seen | None], None]
 """Called with the resource, what was seen before and what is seen now; None stands for absent."""
@@ -31,6 +32,7 @@ class Store:
         self._gone: dict[Resource, dict[Key, int]] = defaultdict(dict)
         self._by_owner: dict[tuple[Resource, str, str, str], set[Key]] = defaultdict(set)
         self._by_link: dict[tuple[Resource, str, str], set[Key]] = defaultdict(set)
+        self._derived: dict[Resource, dict[Callable[[list[Seen]], Any], Any]] = defaultdict(dict)
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -40,11 +42,24 @@ class Store:
     def get(self, resource: Resource, namespace: str, name: str) -> Seen | None:
         return self._objects[resource].get((namespace, name))
 
+    def known(self, resource: Resource, metadata: Mapping[str, Any]) -> Seen | None:
+        """What is kept of the object with this metadata, if that is of the same version or a newer one."""
+        known = self.get(resource, metadata.get("namespace", ""), metadata["name"])
+        return known if known is not None and known.version >= int(metadata["resourceVersion"]) else None
+
     def all(self, resource: Resource) -> list[Seen]:
         return list(self._objects[resource].values())
 
     def count(self, resource: Resource) -> int:
         return len(self._objects[resource])
+
+    def derived(self, resource: Resource, make: Callable[[list[Seen]], _T]) -> _T:
+        """What `make` gives, a function of the names and data of all objects; made anew only when they change."""
+        known = self._derived[resource]
+        if make not in known:
+            known[make] = make(self.all(resource))
+        made: _T = known[make]
+        return made
 
     def children(self, resource: Resource, *, namespace: str, owner_kind: str, owner_name: str) -> list[Seen]:
         """Objects whose labels name this owner, by name."""
@@ -106,6 +121,8 @@ class Store:
         else:
             self._objects[resource][key] = new
             self._index(new, add=True)
+        if old is None or new is None or old.data != new.data:
+            self._derived.pop(resource, None)
         for listener in self._listeners:
             listener(resource, old, new)
 

@@ -20,7 +20,7 @@ from bud.kube.kinds import (
     STATUS_MANAGER,
     Resource,
 )
-from bud.kube.owned import fingerprint, wanted_fingerprint
+from bud.kube.owned import wanted_fingerprint
 from bud.kube.seen import Own, Seen, see, wanted_by
 from bud.kube.store import Store
 
@@ -186,8 +186,9 @@ class Writer:
             yield
 
     def _take(self, answer: Object, resource: Resource, wanted: bytes) -> bool:
-        self._store.put(see(resource, answer))
-        uid, got = answer["metadata"]["uid"], fingerprint(answer)
+        seen = see(resource, answer)
+        self._store.put(seen)
+        uid, got = seen.uid, seen.fingerprint
         if got == wanted:
             self._mutated.pop(uid, None)
             return True

@@ -9,7 +9,7 @@ from bud.api.model import ModelSpec, ModelStatus, Progress
 from bud.context import Context
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import APPS, CLAIMS, DEPLOYMENTS, JOBS, MODELS, NODES, PODS, STORAGE_CLASSES
-from bud.kube.seen import Seen
+from bud.kube.seen import Seen, all_gpus
 from bud.kube.times import seconds_between
 from bud.model.job import WORKER, fills, kept_result
 from bud.model.placement import need
@@ -94,7 +94,7 @@ def gather(context: Context, owner: Seen) -> View:
 
 
 def _needs(context: Context, namespace: str, models: Iterable[str]) -> tuple[Need, ...]:
-    gpus = sorted({gpu for node in context.store.all(NODES) for gpu in node.data.gpus})
+    gpus = context.store.derived(NODES, all_gpus)
     return tuple(
         need(seen.data.spec, gpus)
         for model in models

@@ -12,7 +12,7 @@ from bud.errors import ApiForbidden, ApiUnavailable
 from bud.kube.client import Client, Object
 from bud.kube.kinds import NODES, Resource
 from bud.kube.reflect import Reflector
-from bud.kube.seen import see
+from bud.kube.seen import Seen, see
 from bud.kube.store import Store
 from tests.virtual_time import run
 
@@ -110,3 +110,26 @@ def test_what_never_works_is_tried_less_and_less(end: Exception | None, news: bo
     found = run(main())
     assert found.lists <= lists and found.watches <= watches
     assert (found.watches > 100) == news
+
+
+def test_what_the_store_has_already_is_not_read_again() -> None:
+    store, read = Store(), []
+
+    def trim(resource: Resource, raw: Object) -> Seen:
+        read.append((raw["metadata"]["name"], raw["metadata"]["resourceVersion"]))
+        return see(resource, raw)
+
+    newer = node("b", "1")
+    newer["metadata"]["resourceVersion"] = "6"
+    for answered in (node("a", "8"), newer):
+        store.put(see(NODES, answered))
+    old = node("a", "4")
+    old["metadata"]["resourceVersion"] = "4"
+    changed = node("a", "2")
+    changed["metadata"]["resourceVersion"] = "8"
+    reflector = Reflector(cast(Client, Pages([old, node("b", "4")], [node("c", "4")])), store, NODES, trim=trim)
+    asyncio.run(reflector.list())
+    assert read == [("c", "5")]
+    asyncio.run(Reflector(cast(Client, Pages([changed, newer])), store, NODES, trim=trim).list())
+    assert read == [("c", "5"), ("a", "8")]
+    assert {seen.name: seen.version for seen in store.all(NODES)} == {"a": 8, "b": 6}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bud.kube.kinds import SERVICES
+from bud.kube.kinds import APPS, SERVICES
 from bud.kube.seen import Nothing, Seen
 from bud.kube.store import Store
 
@@ -128,3 +128,24 @@ def test_events_in_any_order_end_in_the_same_state(steps: list[tuple[str, str, i
         else:
             store.remove(SERVICES, ("ns", name), version)
     assert versions(store) == {"b": 5}
+
+
+def test_what_is_derived_is_made_anew_only_when_something_changed() -> None:
+    made = []
+
+    def names(found: list[Seen]) -> list[str]:
+        made.append([seen.name for seen in found])
+        return made[-1]
+
+    store = Store()
+    assert store.derived(SERVICES, names) == []
+    store.put(service("a", 5))
+    assert store.derived(SERVICES, names) == ["a"]
+    store.put(service("a", 6))
+    store.put(replace(service("a", 6), resource=APPS))
+    assert store.derived(SERVICES, names) == ["a"]
+    assert len(made) == 2
+    store.put(replace(service("a", 7), data=None))
+    store.remove(SERVICES, ("ns", "a"), 8)
+    assert store.derived(SERVICES, names) == []
+    assert len(made) == 3
