@@ -18,6 +18,7 @@ from bud.kube.kinds import DEPLOYMENTS, MODELS
 from tests.audit import Call
 from tests.cluster.own import Own, control_plane
 from tests.fleet import Fleet, Wanted, client_of, each
+from tests.gate import Gate
 from tests.operator_process import OperatorProcess
 from tests.waiting import eventually
 from tests.world import RUNTIME
@@ -50,13 +51,13 @@ def plane(name: str) -> Iterator[Own]:
 
 
 @asynccontextmanager
-async def fleet(own: Own, namespace: str) -> AsyncIterator[Fleet]:
+async def fleet(own: Own, namespace: str, *, models: int = MODEL_COUNT) -> AsyncIterator[Fleet]:
     """A namespace with Models, whose downloads end well."""
     async with client_of(own.cluster.kubeconfig) as client:
         made = await Fleet.create(client, namespace)
         kubelet = asyncio.create_task(made.play_kubelet())
         try:
-            for number in range(MODEL_COUNT):
+            for number in range(models):
                 await made.add_model(f"model-{number}")
             yield made
         finally:
@@ -94,30 +95,31 @@ class Scene:
         await asyncio.gather(churning, deleting)
         return await self._right()
 
-    async def broken_watch(self, number: int) -> None:
+    async def broken_watch(self, number: int, gate: Gate) -> None:
         """Deletes behind the operator's back, and restarts the API server, which knows none of the versions of before.
 
-        Raises AssertionError when the operator still counts what is gone.
+        The operator's way there is through the gate. Raises AssertionError when it still counts what is gone, or
+        wrote for it.
         """
         names = [f"d-{n}" for n in range(number)]
         await each(names, lambda name: self.fleet.set(name, Wanted(model="model-0", replicas=0)))
-        await self._right()
-        self.operator.send(signal.SIGSTOP)
-        try:
-            await each(names[::2], lambda name: self.fleet.remove(DEPLOYMENTS, name))
-            await each(["model-1", "model-2"], lambda name: self.fleet.remove(MODELS, name))
-            await asyncio.to_thread(self.own.control.kill_apiserver)
-            await asyncio.to_thread(self.own.control.start_apiserver)
-            await self.fleet.set("d-new", Wanted(model="model-0", replicas=0))
-        finally:
-            self.operator.send(signal.SIGCONT)
         await self.fleet.await_right(within=WITHIN)
-        wanted = {"Deployment": len(self.fleet.wanted), "Model": len(self.fleet.models)}
+        await asyncio.to_thread(gate.shut)
+        gone = names[::2]
+        await each(gone, lambda name: self.fleet.remove(DEPLOYMENTS, name))
+        await self.fleet.await_apps_at_most(number - len(gone))
+        await asyncio.to_thread(self.own.control.kill_apiserver)
+        await asyncio.to_thread(self.own.control.start_apiserver)
+        mark = self.own.audit.mark()
+        gate.open()
+        wanted = {"Deployment": number - len(gone), "Model": len(self.fleet.models)}
 
         def counted() -> None:
             assert objects(self.operator) == wanted
 
         await asyncio.to_thread(eventually, counted)
+        written = [f"{call.verb} {call.resource} {call.name}" for call in self.own.audit.calls(mark) if _is_work(call)]
+        assert not written, f"the operator wrote for what is gone: {written[:10]}"
         await self._right()
 
     async def churn(self, number: int, *, seed: int) -> None:
@@ -152,9 +154,9 @@ class Scene:
 
 
 @contextmanager
-def scene_operator(own: Own, folder: Path, *options: str) -> Iterator[OperatorProcess]:
+def scene_operator(kubeconfig: Path, folder: Path, *options: str) -> Iterator[OperatorProcess]:
     """An operator that is ended however it stands."""
-    process = OperatorProcess(own.cluster.kubeconfig, folder / "operator.log", *options)
+    process = OperatorProcess(kubeconfig, folder / "operator.log", *options)
     process.start()
     try:
         yield process
@@ -201,7 +203,7 @@ class Pair:
             for name in ("first", "second"):
                 (folder / name).mkdir()
                 options = ("--lease-namespace", "default")
-                found.append(stack.enter_context(scene_operator(own, folder / name, *options)))
+                found.append(stack.enter_context(scene_operator(own.cluster.kubeconfig, folder / name, *options)))
                 eventually(lambda: _leads(found[0]))
             yield cls(own, (found[0], found[1]))
 

@@ -211,6 +211,13 @@ class Fleet:
                 return
             await asyncio.sleep(0.1)
 
+    async def await_apps_at_most(self, number: int) -> None:
+        """Waits until no more children of kind apps/v1 Deployment are there."""
+        while True:
+            if await persist(lambda: count(self._client, APPS, namespace=self.namespace)) <= number:
+                return
+            await asyncio.sleep(0.1)
+
     async def _apply(self, document: Object, resource: Resource) -> None:
         document["metadata"]["namespace"] = self.namespace
         _, answer = await persist(lambda: self._client.apply(document, resource, manager=MANAGER, force=True))

@@ -94,16 +94,19 @@ class Operator:
         self._queue: Queue[Key] = Queue(self._work, workers=settings.workers)
         whole = [resource for resource in _WHOLE if resource.namespaced or settings.inventory]
         self._reflectors = [
-            *self._reflect(_CHILDREN, trim=see, selector=CHILD_SELECTOR),
-            *self._reflect(whole, trim=see),
+            *self._reflect(_CHILDREN, trim=see, after_list=self._children_listed, selector=CHILD_SELECTOR),
+            *self._reflect(whole, trim=see, after_list=self._queue.hurry),
         ]
-        self._own = self._reflect(OURS, trim=see_linked)
+        self._own = self._reflect(OURS, trim=see_linked, after_list=self._queue.hurry)
         self._warm = asyncio.Event()
         self._listed_anew = asyncio.Event()
         self._hearing = Hearing()
+        self._sure = asyncio.Event()
         self._leading = False
 
-    def _reflect(self, resources: Iterable[Resource], *, trim: Trim, selector: str = "") -> list[Reflector]:
+    def _reflect(
+        self, resources: Iterable[Resource], *, trim: Trim, after_list: Callable[[], None], selector: str = ""
+    ) -> list[Reflector]:
         return [
             Reflector(
                 self._client,
@@ -112,7 +115,7 @@ class Operator:
                 trim=trim,
                 selector=selector,
                 namespace=namespace,
-                after_list=self._queue.hurry,
+                after_list=after_list,
             )
             for resource in resources
             for namespace in (self._settings.namespaces if resource.namespaced else ()) or ("",)
@@ -173,6 +176,7 @@ class Operator:
             await reflector.listed.wait()
         await self._list_ours()
         self._warm.set()
+        self._sure.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._lead())
             group.create_task(self._resync())
@@ -208,6 +212,8 @@ class Operator:
                 await asyncio.sleep(_LIST_SECONDS)
             self._listed_anew.clear()
             await self._list_ours()
+            if not self._listed_anew.is_set():
+                self._sure.set()
             if whole:
                 due = loop.time() + self._settings.resync_seconds
                 if self._leading:
@@ -225,8 +231,15 @@ class Operator:
                     await reflector.list()
                     break
                 except BudError as error:
-                    log.warning("listing our objects failed, again in 5 s: %s", error)
-                    await asyncio.sleep(5.0)
+                    log.warning("listing our objects failed, again in 2 s: %s", error)
+                    await asyncio.sleep(2.0)
+
+    def _children_listed(self) -> None:
+        """A child that is gone may have gone with its owner, which must not get it back: ours are listed first."""
+        if self._warm.is_set():
+            self._sure.clear()
+            self._listed_anew.set()
+        self._queue.hurry()
 
     def _see(self, resource: Resource, event: str, raw: Mapping[str, Any]) -> None:
         metadata = raw["metadata"]
@@ -249,6 +262,7 @@ class Operator:
 
     async def _work(self, key: Key) -> float | None:
         kind, namespace, name = key
+        await self._sure.wait()
         start = time.monotonic()
         result = "error"
         try:

@@ -40,11 +40,11 @@ async def _operator_half(number: int, results: Results, *, live: bool) -> tuple[
         return made, recipes
 
 
-async def _bench() -> Results:
+async def _bench(number: int, pairs: int) -> Results:
     results = Results()
-    for repetition in range(PAIRS):
-        await pair(NUMBER, results, bare=True, live=not repetition)
-        report.say(f"pair {repetition + 1}: {results.pairs[-1]}")
+    for repetition in range(pairs):
+        await pair(number, results, bare=True, live=not repetition)
+        report.say(f"pair {repetition + 1}:\n{report.table(report.rows(results))}")
     return results
 
 
@@ -53,7 +53,7 @@ async def _large() -> list[Results]:
     for number in LARGE:
         results = Results()
         await pair(number, results, bare=True, live=True)
-        report.say(f"{number}: {results}")
+        report.say(report.table(report.rows(results)))
         found.append(results)
     return found
 
@@ -61,19 +61,22 @@ async def _large() -> list[Results]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--large", action="store_true", help="5,000 and 10,000 Deployments: about an hour")
-    if parser.parse_args().large:
+    parser.add_argument("--number", type=int, default=NUMBER, help=f"how many Deployments; usually {NUMBER:,}")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help=f"how often; usually {PAIRS}")
+    given, load = parser.parse_args(), report.loads()
+    if given.large:
         found = asyncio.run(_large())
         sections = [(f"{r.pairs[0].operator.objects:,}", report.table(report.rows(r))) for r in found]
-        report.write("bench-large", sections)
+        report.write("bench-large", sections, load=load)
         return
-    deployments = report.table(report.rows(asyncio.run(_bench())))
+    deployments = report.table(report.rows(asyncio.run(_bench(given.number, given.pairs))))
     with tempfile.TemporaryDirectory() as folder:
         downloads = weights.table(weights.measure(Path(folder), rounds=3, sizes=(64 * weights.MB, 1000 * weights.MB)))
     sections = [
         ("Deployments", deployments),
         ("Downloads (goal: 0.8 of curl's speed, 150 MB)", f"    {_indented(downloads)}\n"),
     ]
-    report.write("bench", sections)
+    report.write("bench", sections, load=load)
 
 
 def _indented(text: str) -> str:

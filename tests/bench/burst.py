@@ -80,13 +80,18 @@ async def recipes(stage: Stage) -> list[Recipe]:
 
 
 async def by_bare_client(stage: Stage, made: Iterable[Recipe]) -> Burst:
-    """Owners, children and one status for each, as fast as the same number of workers can send them."""
+    """Owners by as many writers as for the operator, children and one status for each by as many as it has workers."""
     todo = list(made)
     ready = asyncio.create_task(_until_ready(stage, len(todo)))
     mark, start = stage.audit.mark(), time.time()
+    owned: asyncio.Queue[tuple[Recipe, Object]] = asyncio.Queue()
 
-    async def make(recipe: Recipe) -> None:
+    async def own(recipe: Recipe) -> None:
         owner = await stage.client.create(_owner(recipe.name), DEPLOYMENTS, namespace=NAMESPACE)
+        owned.put_nowait((recipe, owner))
+
+    async def furnish(_: Recipe) -> None:
+        recipe, owner = await owned.get()
         uid = owner["metadata"]["uid"]
         for resource, sent in recipe.children:
             document = copy.copy(sent)
@@ -97,7 +102,9 @@ async def by_bare_client(stage: Stage, made: Iterable[Recipe]) -> Burst:
         status = {key: owner[key] for key in ("apiVersion", "kind")} | {"metadata": about, "status": recipe.status}
         await stage.client.apply(status, DEPLOYMENTS, manager=STATUS_MANAGER, force=True, subresource="status")
 
-    await each(todo, make, at_once=CONCURRENCY)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(each(todo, own, at_once=CONCURRENCY))
+        group.create_task(each(todo, furnish, at_once=CONCURRENCY))
     await ready
     settled = time.time() - start
     calls = [call for call in stage.audit.calls(mark) if call.namespace == NAMESPACE]

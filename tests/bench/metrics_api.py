@@ -5,6 +5,7 @@ The API server proxies to it through a Service of type ExternalName, as it would
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import random
 import ssl
@@ -48,8 +49,7 @@ async def metrics_api(stage: Stage) -> AsyncIterator[None]:
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_tls())
         await site.start()
         port: int = runner.addresses[0][1]
-        stage.own.cluster.apply(*_registration(port))
-        stage.own.cluster.kubectl("wait", "--for=condition=Available", f"apiservice/v1beta1.{_GROUP}", "--timeout=50s")
+        await asyncio.to_thread(_register, stage, port)
         yield
     finally:
         await runner.cleanup()
@@ -70,6 +70,12 @@ def _pod_metrics(name: str, labels: dict[str, str]) -> Object:
         "window": "15s",
         "containers": [{"name": ENGINE, "usage": usage}],
     }
+
+
+def _register(stage: Stage, port: int) -> None:
+    cluster = stage.own.cluster
+    cluster.apply(*_registration(port))
+    cluster.kubectl("wait", "--for=condition=Available", f"apiservice/v1beta1.{_GROUP}", "--timeout=50s")
 
 
 def _registration(port: int) -> tuple[Object, Object]:

@@ -26,6 +26,11 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def loads() -> str:
+    """How many processes wanted to run in the last minute, five and fifteen."""
+    return ", ".join(f"{mean:.1f}" for mean in os.getloadavg())
+
+
 def machine() -> str:
     """The machine in a sentence."""
     info = Path("/proc/cpuinfo").read_text()
@@ -112,12 +117,16 @@ def table(found: Sequence[Row]) -> str:
     return f"| What | Measured | Goal |\n|---|---|---|\n{lines}"
 
 
-def write(part: str, sections: Sequence[tuple[str, str]]) -> None:
-    """Prints the sections and puts them into the page, in place of what an earlier run of the same part wrote."""
+def write(part: str, sections: Sequence[tuple[str, str]], *, load: str) -> None:
+    """Prints the sections and puts them into the page, in place of what an earlier run of the same part wrote.
+
+    `load` is the machine's when the run began.
+    """
     day = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     text = (
         f"Measured {day} on {machine()}.\n"
-        f"The bare client and the operator work on {CONCURRENCY} objects at once. The controller manager and the scheduler are\n"
+        f"Load averages: {load} at the start, {loads()} at the end.\n"
+        f"In both runs {CONCURRENCY} writers make the owners, and {CONCURRENCY} workers all else. The controller manager and the scheduler are\n"
         f"allowed {QPS} requests a second (burst {BURST}): that bounds the time until Deployments are Active.\n"
     )
     text += "".join(f"\n### {title}\n\n{body}" for title, body in sections)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import faults
 from tests.cluster.own import Own
 from tests.faults import MODEL_COUNT, Scene
+from tests.gate import Gate
 from tests.operator_process import OperatorProcess
 
 _NUMBERS = itertools.count()
@@ -21,10 +23,10 @@ def plane() -> Iterator[Own]:
         yield own
 
 
-@pytest.fixture(scope="module")
-def operator(plane: Own, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+@pytest.fixture
+def operator(plane: Own, tmp_path: Path) -> Iterator[OperatorProcess]:
     """One whose resync comes too seldom to help."""
-    with faults.scene_operator(plane, tmp_path_factory.mktemp("operator")) as process:
+    with faults.scene_operator(plane.cluster.kubeconfig, tmp_path) as process:
         yield process
 
 
@@ -41,3 +43,12 @@ async def test_four_kills_with_1200_objects_in_flight_leave_nothing_wrong(scene:
 @pytest.mark.parametrize(("seconds", "number"), [(20, 200), (75, 300)], ids=["20s", "75s"])
 async def test_without_the_api_server_nothing_is_lost(scene: Scene, seconds: float, number: int) -> None:
     await scene.outage(number, seconds=seconds, seed=number)
+
+
+async def test_what_was_deleted_behind_a_broken_watch_stays_gone(plane: Own, tmp_path: Path) -> None:
+    async with faults.fleet(plane, "broken-watch", models=1) as fleet:
+        with (
+            Gate.before(plane.cluster.kubeconfig, tmp_path) as (gate, kubeconfig),
+            faults.scene_operator(kubeconfig, tmp_path) as operator,
+        ):
+            await Scene(plane, operator, fleet).broken_watch(20, gate)
