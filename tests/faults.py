@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ MODEL_COUNT = 20
 WITHIN = 240.0
 """Seconds within which everything must be right: a last resort, not a goal."""
 
+_STARTER = ThreadPoolExecutor(1)
 _NODES = 8
 _OPTIONS: Mapping[str, Mapping[str, object]] = {
     "controller-manager": {
@@ -78,7 +80,7 @@ class Scene:
         for kill in range(1, times + 1):
             # Of those that are created, one in ten is deleted again.
             await self.fleet.await_apps(0.85 * number * kill / (times + 1))
-            await asyncio.to_thread(self.operator.restart, signal.SIGKILL)
+            await _lasting(self.operator.restart, signal.SIGKILL)
         await churning
         return await self._right()
 
@@ -91,7 +93,7 @@ class Scene:
         await asyncio.to_thread(self.own.control.kill_apiserver)
         deleting = asyncio.create_task(each(spare, lambda name: self.fleet.remove(MODELS, name)))
         await asyncio.sleep(seconds)
-        await asyncio.to_thread(self.own.control.start_apiserver)
+        await _lasting(self.own.control.start_apiserver)
         await asyncio.gather(churning, deleting)
         return await self._right()
 
@@ -109,7 +111,7 @@ class Scene:
         await each(gone, lambda name: self.fleet.remove(DEPLOYMENTS, name))
         await self.fleet.await_apps_at_most(number - len(gone))
         await asyncio.to_thread(self.own.control.kill_apiserver)
-        await asyncio.to_thread(self.own.control.start_apiserver)
+        await _lasting(self.own.control.start_apiserver)
         mark = self.own.audit.mark()
         gate.open()
         wanted = {"Deployment": number - len(gone), "Model": len(self.fleet.models)}
@@ -145,7 +147,7 @@ class Scene:
         seconds = await self.fleet.await_right(within=WITHIN)
         await asyncio.to_thread(self.operator.stop)
         mark = self.own.audit.mark()
-        await asyncio.to_thread(self.operator.start)
+        await _lasting(self.operator.start)
         await asyncio.to_thread(eventually, lambda: _has_looked_at_all(self.operator))
         calls = self.own.audit.calls(mark)
         written = [f"{call.verb} {call.resource} {call.namespace}/{call.name}" for call in calls if _is_work(call)]
@@ -221,10 +223,15 @@ class Pair:
         await asyncio.to_thread(eventually, lambda: _leads(standby))
         await churning
         await fleet.await_right(within=WITHIN)
-        await asyncio.to_thread(leader.start)
+        await _lasting(leader.start)
         # A request of the killed one may still have been on its way.
         writes = (call.start for call in self.own.audit.calls(mark) if _is_work(call) and call.start > killed + 0.5)
         return min(writes) - killed
+
+
+async def _lasting(start: Callable[..., object], *arguments: object) -> None:
+    """In a thread that outlives the test: what is started dies with the thread that started it."""
+    await asyncio.get_running_loop().run_in_executor(_STARTER, start, *arguments)
 
 
 def _is_work(call: Call) -> bool:
