@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bud.early  # noqa: F401
+
+# isort: split
 import asyncio
 import posixpath
 import re

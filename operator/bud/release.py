@@ -39,9 +39,9 @@ async def release(client: Client, *, operator: str, namespace: str, served: Sequ
     try:
         return sum([await _free_all(client, each) for each in served or ("",)])
     finally:
+        # The Lease is left to end by itself: an operator that still starts up must not get it meanwhile.
         held.cancel()
         await asyncio.gather(held, return_exceptions=True)
-        await lease.release()
 
 
 async def _scale_away(client: Client, *, operator: str, namespace: str) -> None:

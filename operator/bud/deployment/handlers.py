@@ -51,7 +51,9 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
         previous = read_status(DeploymentStatus, owner.data.status)
         await report_unreadable(context, owner, previous, error=error, phase="Failed")
         return None
-    outcome = await _act(context, view)
+    outcome = await _act(context, owner, view)
+    if outcome is None:
+        return None
     # What decides besides may have changed too, and leads here again by itself.
     after = replace(view, app=_app(context, view.namespace, view.id), pods=_pods(context, view.namespace, view.id))
     await _report(context, owner, after, outcome)
@@ -146,9 +148,12 @@ def _runtimes(found: Iterable[Seen]) -> Mapping[str, RuntimeSpec]:
     return out
 
 
-async def _act(context: Context, view: View) -> Outcome:
+async def _act(context: Context, owner: Seen, view: View) -> Outcome | None:
+    """None when the Deployment is gone, which its children may tell before its own watch does."""
     try:
         wanted = plan(view)
+        if _lacks_one_it_had(context, owner, wanted) and not await context.writer.confirm(owner):
+            return None
         await _prune(context, view, wanted)
         mutated = [
             f"{resource.kind} {document['metadata']['name']}"
@@ -160,6 +165,14 @@ async def _act(context: Context, view: View) -> Outcome:
     except BudError as error:
         return Outcome(None, in_words_of_the_spec(error) if isinstance(error, ApiRefused) else error)
     return Outcome(wanted, None, tuple(mutated))
+
+
+def _lacks_one_it_had(context: Context, owner: Seen, wanted: Plan) -> bool:
+    lacks = any(
+        context.store.get(resource, owner.namespace, document["metadata"]["name"]) is None
+        for resource, document in wanted.objects
+    )
+    return lacks and bool(owner.data.status.get("endpointURL"))
 
 
 async def _prune(context: Context, view: View, wanted: Plan) -> None:

@@ -169,7 +169,9 @@ def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:
 
 
 def _incomplete(view: View, app: App, now: str, *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
-    serves = app.available >= _minimum(view, app)
+    # Where no GPU is spare, a roll-out takes one replica down at a time, as it says.
+    missing = 0 if finished or app.surges else 1
+    serves = app.available >= max(1, _minimum(view, app) - missing)
     unfinished = not finished
     counted = f"{app.available} of {app.wanted} replicas answer"
     trouble = sharing.trouble(view, view.pods, now=now) or diagnose(view.pods) or _refusal(app)

@@ -4,6 +4,9 @@ The smallest real engine: OpenAI-compatible chat, completions and embeddings, st
 `/metrics`, for models in GGUF. It is what the demo and the tests serve with.
 """
 
+import bud.early  # noqa: F401
+
+# isort: split
 import argparse
 import ctypes
 import os

@@ -77,6 +77,21 @@ class Writer:
             _, answer = await self._client.apply(pinned, resource, manager=MANAGER, force=True)
         return self._take(answer, resource, wanted)
 
+    async def confirm(self, owner: Seen) -> bool:
+        """Whether the owner of a child that vanished is still there: news of the two come by different watches.
+
+        An owner that is gone is forgotten.
+        """
+        try:
+            live = await self._client.get(owner.resource, namespace=owner.namespace, name=owner.name)
+        except ApiRefused as error:
+            self._forget(owner, error)
+            return False
+        if live["metadata"]["uid"] == owner.uid and "deletionTimestamp" not in live["metadata"]:
+            return True
+        self._store.put(self._see_own(owner.resource, live))
+        return False
+
     async def delete(self, seen: Seen) -> None:
         """Deletes a child, its dependents in the background."""
         if seen.deleting:

@@ -1,5 +1,8 @@
 """`bud-probe`: stands beside an engine and is ready once that engine has answered a real request."""
 
+import bud.early  # noqa: F401
+
+# isort: split
 import asyncio
 import contextlib
 import json

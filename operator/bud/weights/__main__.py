@@ -7,6 +7,9 @@ See docs/weights.md and docs/node-cache.md.
 
 from __future__ import annotations
 
+import bud.early  # noqa: F401
+
+# isort: split
 import os
 import signal
 import sys
