@@ -205,10 +205,17 @@ def test_a_node_with_a_thousand_gpus_is_understood(world: World) -> None:
     world.cluster.kubectl("delete", "node", "thousand")
 
 
-def test_deleting_a_deployment_takes_its_children(world: World) -> None:
+def test_deleting_deployments_takes_their_children_and_none_is_made_again(world: World) -> None:
     world.serve("chat", **SCALED)
-    world.kubectl("delete", "mdep", "chat")
+    names = [f"more-{number}" for number in range(5)]
+    world.apply(*(deployment(name, "chat-weights", **SCALED) for name in names))
+    for name in names:
+        world.await_phase("mdep", name, "Active")
+    before = len(world.writes())
+    world.kubectl("delete", "mdep", "--all")
     eventually(lambda: is_equal(world.kubectl("get", ",".join(CHILDREN), "-o", "name"), ""))
+    made = [write for write in world.writes()[before:] if write.code == 201 and write.resource != "events"]
+    assert made == []
 
 
 def _await_quiet(world: World, operator: OperatorProcess) -> None:

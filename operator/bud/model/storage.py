@@ -110,7 +110,7 @@ def growth(view: View) -> str:
     if _wants_more(view) and (why := _cannot_grow(view)):
         return (
             f"the volume stays at {_claim(view).size}, not {requested_size(view)}: {why}. To have the weights fetched "
-            f"anew into a larger one, delete claim {view.id}"
+            f"anew into a larger one, stop what serves them (spec.stopped), then delete claim {view.id}"
         )
     if not has_grown(_claim(view)):
         return f"the volume is being grown to {_claim(view).size}"
