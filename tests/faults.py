@@ -106,6 +106,7 @@ class Scene:
         names = [f"d-{n}" for n in range(number)]
         await each(names, lambda name: self.fleet.set(name, Wanted(model="model-0", replicas=0)))
         await self.fleet.await_right(within=WITHIN)
+        known = await asyncio.to_thread(objects, self.operator)
         await asyncio.to_thread(gate.shut)
         gone = names[::2]
         await each(gone, lambda name: self.fleet.remove(DEPLOYMENTS, name))
@@ -114,13 +115,14 @@ class Scene:
         await _lasting(self.own.control.start_apiserver)
         mark = self.own.audit.mark()
         gate.open()
-        wanted = {"Deployment": number - len(gone), "Model": len(self.fleet.models)}
+        wanted = known | {"Deployment": known["Deployment"] - len(gone)}
 
         def counted() -> None:
             assert objects(self.operator) == wanted
 
         await asyncio.to_thread(eventually, counted)
-        written = [f"{call.verb} {call.resource} {call.name}" for call in self.own.audit.calls(mark) if _is_work(call)]
+        calls = [call for call in self.own.audit.calls(mark) if call.namespace == self.fleet.namespace]
+        written = [f"{call.verb} {call.resource} {call.name}" for call in calls if _is_work(call)]
         assert not written, f"the operator wrote for what is gone: {written[:10]}"
         await self._right()
 
