@@ -372,9 +372,13 @@ def test_a_replica_whose_node_cannot_mount_the_volume_is_told_and_heals_with_a_v
     world.make_available("tiny", URL, node=two_nodes)
     spec = {"replicas": 2, "nodeSelector": {"pool": two_nodes}, "resources": {"cpu": "40"}, "rollout": {"maxSurge": 0}}
     world.apply(deployment("chat", "tiny", **spec))
-    ready = world.await_reason("mdep", "chat", "StorageNotShareable")
-    assert "1 of 2 replicas answer; a node fits but for the volume" in ready["message"]
-    assert "let Model tiny keep them on a volume that nodes share" in ready["message"]
+
+    def told() -> None:
+        message = world.await_reason("mdep", "chat", "StorageNotShareable")["message"]
+        assert "1 of 2 replicas answer; a node fits but for the volume" in message
+        assert "let Model tiny keep them on a volume that nodes share" in message
+
+    eventually(told)
     assert world.condition("mdep", "chat", "Stalled")["status"] == "True"
     world.apply(of_class(make_class(provisioner="nfs.csi.k8s.io")))
     claim = eventually(lambda: world._job_of("tiny"))

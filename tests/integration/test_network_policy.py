@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.handle import Cluster
 from tests.integration.test_deployments import is_equal
 from tests.operator_process import OperatorProcess, operator_process
@@ -13,12 +15,20 @@ from tests.world import World, deployment
 ASKED = ("--engine-network-policy", "bud.studio/engine-access=true")
 
 
+@pytest.fixture
+def alone(kinds: Cluster, shared_operator: OperatorProcess) -> World:
+    """A namespace for operators of the test's own: the shared one is asked for no policy, and would delete each."""
+    if shared_operator.running:
+        shared_operator.stop()
+    return World.create(kinds)
+
+
 def names(world: World) -> list[str]:
     return [item["metadata"]["name"] for item in world.find("networkpolicies")]
 
 
-def test_a_policy_stands_as_long_as_a_deployment_does(kinds: Cluster, tmp_path: Path) -> None:
-    world = World.create(kinds)
+def test_a_policy_stands_as_long_as_a_deployment_does(alone: World, kinds: Cluster, tmp_path: Path) -> None:
+    world = alone
     log = tmp_path / "log"
     with operator_process(kinds.kubeconfig, log, *ASKED) as operator:
         world.make_available("tiny")
@@ -45,8 +55,8 @@ def test_a_policy_stands_as_long_as_a_deployment_does(kinds: Cluster, tmp_path: 
         world.clear()
 
 
-def test_a_policy_of_somebody_elses_stays_and_is_told_in_an_event(kinds: Cluster, tmp_path: Path) -> None:
-    world = World.create(kinds)
+def test_a_policy_of_somebody_elses_stays_and_is_told_in_an_event(alone: World, kinds: Cluster, tmp_path: Path) -> None:
+    world = alone
     spec = {"podSelector": {"matchLabels": {"app": "mine"}}, "policyTypes": ["Ingress"]}
     mine = {
         "apiVersion": "networking.k8s.io/v1",
