@@ -38,15 +38,25 @@ def test_a_retained_claim_outlives_its_model_and_is_found_again_without_a_downlo
     assert world.find("jobs") == []
 
 
-def test_a_claim_that_was_restored_without_its_volume_is_not_taken_for_the_weights(world: World) -> None:
+@pytest.mark.parametrize(
+    "bound", [pytest.param(False, id="as backup tools do"), pytest.param(True, id="as it was, by hand")]
+)
+def test_a_claim_that_was_restored_without_its_volume_is_not_taken_for_the_weights(
+    world: World, *, bound: bool
+) -> None:
     kept = world.make_available("tiny", RETAINED)
     world.kubectl("delete", "bmodel", "tiny")
     backup = world.get("pvc", kept)
     world.kubectl("delete", "pvc", kept)
     told = {key: backup["metadata"][key] for key in ("name", "labels", "annotations")}
+    if not bound:
+        told["annotations"] = {key: note for key, note in told["annotations"].items() if "kubernetes.io/" not in key}
     spec = {key: backup["spec"][key] for key in ("accessModes", "resources")}
     world.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": told, "spec": spec})
     world.apply(model("again", RETAINED))
+    if bound:
+        assert f"delete claim {kept}" in world.await_reason("bmodel", "again", "ClaimLost")["message"]
+        world.kubectl("delete", "pvc", kept)
     world.await_reason("bmodel", "again", "ClaimPending")
     world.end_download(kept)
     world.await_phase("bmodel", "again", "Available")

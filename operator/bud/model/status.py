@@ -15,7 +15,7 @@ from bud.errors import ApiForbidden, BudError, InvalidError, is_quota
 from bud.kube.quantity import readable
 from bud.kube.seen import Claim, Container, Job, Pod, Seen
 from bud.model.job import PERMANENT_EXIT, WORKER, kept_result
-from bud.model.storage import class_missing, growth
+from bud.model.storage import class_missing, growth, lost
 from bud.model.view import View
 
 
@@ -177,7 +177,7 @@ def _unfinished(view: View, pods: list[Pod], told: Told) -> tuple[ModelPhase, Ve
     if job is not None and job.complete:
         text = f"the download ended without telling what it found; delete Job {view.id} to run it again"
         return "Error", Verdict(False, "ResultLost", text, stalled=True)
-    if (missing := class_missing(view)) is not None:
+    if (missing := lost(view) or class_missing(view)) is not None:
         return "Error", Verdict(False, *missing, reconciling=True)
     return _going_on(view, pods, ends, told)
 

@@ -63,6 +63,19 @@ def class_missing(view: View) -> tuple[str, str] | None:
     return None
 
 
+def lost(view: View) -> tuple[str, str] | None:
+    """Reason and remedy when the volume behind the claim is gone for good."""
+    if view.volume is None or view.volume.data.phase != "Lost":
+        return None
+    if view.makes_claim:
+        remedy = (
+            f"stop what serves them (spec.stopped), then delete claim {view.id} to have them fetched anew"
+        )
+    else:
+        remedy = f"restore the volume, or make claim {view.claim_name} anew"
+    return "ClaimLost", f"claim {view.claim_name} lost its volume, and the weights with it: {remedy}"
+
+
 def access_modes(view: View) -> list[str]:
     """Those asked for; else what the class is known to offer. Those of a claim that exists cannot be changed."""
     if view.claim is not None and view.claim.data.access_modes:

@@ -43,6 +43,10 @@ def look(
             "Downloading", "ClaimPending", "fast.*kubectl describe pvc", False, id="the volume is not there",
         ),
         pytest.param(
+            look(view(claim=claim("Lost")), pod(phase="Pending", unschedulable="bound to non-existent persistentvolume")),
+            "Error", "ClaimLost", "lost its volume.*delete claim", False, id="the volume is gone",
+        ),
+        pytest.param(
             look(view(claim=claim()), pod(phase="Pending", unschedulable="Insufficient cpu")),
             "Downloading", "Unschedulable", "Insufficient cpu", False, id="no node fits the download",
         ),
