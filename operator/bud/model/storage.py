@@ -68,9 +68,7 @@ def lost(view: View) -> tuple[str, str] | None:
     if view.volume is None or view.volume.data.phase != "Lost":
         return None
     if view.makes_claim:
-        remedy = (
-            f"stop what serves them (spec.stopped), then delete claim {view.id} to have them fetched anew"
-        )
+        remedy = f"stop what serves them (spec.stopped), then delete claim {view.id} to have them fetched anew"
     else:
         remedy = f"restore the volume, or make claim {view.claim_name} anew"
     return "ClaimLost", f"claim {view.claim_name} lost its volume, and the weights with it: {remedy}"
