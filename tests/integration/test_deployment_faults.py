@@ -235,7 +235,14 @@ BASE: dict[str, Any] = {"modelRef": {"name": "m"}}
         (BASE | {"tolerations": [{"key": "not a key", "operator": "Exists"}]}, r"spec.tolerations\[0\].key"),
         (BASE | {"nodeSelector": {"a": "not a value"}}, "spec.nodeSelector.a"),
         (BASE | {"template": {"metadata": {"labels": {"a": "x/y"}}}}, "spec.template.metadata.labels.a"),
+        (BASE | {"nodeSelector": {"not a key": "x"}}, "spec.nodeSelector: .*keys are a name"),
+        (BASE | {"template": {"metadata": {"labels": {"": "x"}}}}, "spec.template.metadata.labels: .*keys are a name"),
+        (
+            BASE | {"template": {"metadata": {"annotations": {"a/" + 64 * "b": "x"}}}},
+            "spec.template.metadata.annotations: .*keys are a name",
+        ),
         (BASE | {"image": "two words"}, "spec.image"),
+        (BASE | {"env": [{"name": "BUD_PORT", "value": "1"}]}, "spec.env: .*BUD_ are set by the operator"),
         (
             BASE | {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a b"}}}]},
             "secretKeyRef.key",
@@ -263,9 +270,9 @@ def test_the_api_server_refuses_a_bad_deployment(
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"nodeSelector": {"not a key": "x"}}, "spec.nodeSelector"),
-        ({"template": {"metadata": {"labels": {"not a key": "x"}}}}, "spec.template.metadata.labels"),
-        ({"template": {"metadata": {"annotations": {"not a key": "x"}}}}, "spec.template.metadata.annotations"),
+        ({"nodeSelector": {"a..b/c": "x"}}, "spec.nodeSelector"),
+        ({"template": {"metadata": {"labels": {"a..b/c": "x"}}}}, "spec.template.metadata.labels"),
+        ({"template": {"metadata": {"annotations": {"a..b/c": "x"}}}}, "spec.template.metadata.annotations"),
     ],
 )
 def test_what_only_the_pods_are_refused_for_is_told_by_the_field_of_the_spec(

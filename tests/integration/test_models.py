@@ -238,6 +238,8 @@ def test_a_claim_that_is_going_is_not_taken_for_the_weights(world: World) -> Non
         (SAME | {"storage": {"size": "lots"}}, "must be a Kubernetes quantity"),
         (SAME | {"storage": {"size": "-1Gi"}}, "greater than zero"),
         (SAME | {"storage": {"size": 0}}, "greater than zero"),
+        (SAME | {"storage": {"size": 20}}, "spec.storage.size: .*write 16Gi rather than 16"),
+        (SAME | {"storage": {"accessModes": ["ReadWriteOnce", "ReadWriteOnce"]}}, "named twice"),
         (SAME | {"storage": {"claimName": "mine", "size": "1Gi"}}, "remove size, storageClassName and accessModes"),
         (SAME | {"storage": {"claimName": "mine", "reclaim": "Delete"}}, "a claim of yours is always kept"),
         (SAME | {"storage": {"mode": "PerNode", "size": "1Gi"}}, "mode PerNode keeps copies on the nodes' own disks"),

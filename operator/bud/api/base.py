@@ -61,6 +61,16 @@ Quantity = Annotated[
 ]
 """A Kubernetes quantity, as a string or a whole number."""
 
+
+def at_least_1mi(field: str) -> dict[str, str]:
+    """A rule for quantities of bytes, which are easily written without their unit."""
+    return rule(
+        "type(self) == string ? (self.size() > 64 || !isQuantity(self) "
+        "|| !quantity(self).isLessThan(quantity('1Mi'))) : self >= 1048576",
+        f"{field} counts bytes, and this is less than 1Mi: write 16Gi rather than 16",
+    )
+
+
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 Label = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
 """The value of a label."""

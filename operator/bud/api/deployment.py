@@ -21,6 +21,7 @@ from bud.api.base import (
     ShortText,
     Status,
     Text,
+    at_least_1mi,
     atomic,
     list_map,
     rule,
@@ -46,10 +47,20 @@ CountOrPercent = Annotated[
         }
     ),
 ]
+OWN_ENV_RULE = rule(
+    "self.all(v, !v.name.startsWith('BUD_'))",
+    "variables that begin with BUD_ are set by the operator: choose another name (see docs/runtimes.md)",
+)
 AdapterName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 _QUALIFIED = r"^(([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 """A label's key: a name, and a domain before it or none; both may be absent."""
+_KEYS = rules(
+    rule(
+        f"self.all(k, k.size() > 0 && k.size() <= 317 && k.matches('{_QUALIFIED}'))",
+        "keys are a name of at most 63 letters, digits, '-', '_' and '.', with or without a domain and '/' before it",
+    )
+)
 
 
 class KeyRef(Resource):
@@ -86,7 +97,10 @@ class EnvVar(Resource):
 
 
 _ENV = list_map("name") | rules(
-    rule("self.all(v, !(has(v.value) && has(v.valueFrom)))", "a variable has value or valueFrom: remove one of the two")
+    rule(
+        "self.all(v, !(has(v.value) && has(v.valueFrom)))", "a variable has value or valueFrom: remove one of the two"
+    ),
+    OWN_ENV_RULE,
 )
 
 
@@ -129,13 +143,7 @@ class Resources(Resource):
     memory: Quantity | None = Field(
         None,
         description="Memory, as in 16Gi. Default: from the size of the weights.",
-        json_schema_extra=rules(
-            rule(
-                "type(self) == string ? (self.size() > 64 || !isQuantity(self) "
-                "|| !quantity(self).isLessThan(quantity('1Mi'))) : self >= 1048576",
-                "memory counts bytes, and this is less than 1Mi: write 16Gi rather than 16",
-            )
-        ),
+        json_schema_extra=rules(at_least_1mi("memory")),
     )
     gpu: int = Field(0, ge=0, le=64, description="Number of GPUs.")
     gpu_type: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
@@ -183,8 +191,12 @@ class Rollout(Resource):
 class TemplateMetadata(Resource):
     """Labels and annotations for the engine's pods."""
 
-    labels: dict[LabelKey, Label] = Field({}, max_length=64, description="Labels for the pods.")
-    annotations: dict[LabelKey, Text] = Field({}, max_length=64, description="Annotations for the pods.")
+    labels: dict[LabelKey, Label] = Field(
+        {}, max_length=64, description="Labels for the pods.", json_schema_extra=_KEYS
+    )
+    annotations: dict[LabelKey, Text] = Field(
+        {}, max_length=64, description="Annotations for the pods.", json_schema_extra=_KEYS
+    )
 
 
 class Template(Resource):
@@ -257,7 +269,9 @@ class DeploymentSpec(Resource):
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")] | None = Field(
         None, description="Image of the engine, instead of the Runtime's."
     )
-    node_selector: dict[LabelKey, Label] = Field({}, max_length=64, description="Labels that a node must carry.")
+    node_selector: dict[LabelKey, Label] = Field(
+        {}, max_length=64, description="Labels that a node must carry.", json_schema_extra=_KEYS
+    )
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64, json_schema_extra=atomic())] = Field(
         (), description="Taints that the pods tolerate."
     )

@@ -20,6 +20,7 @@ from bud.api.base import (
     Resource,
     ShortText,
     Status,
+    at_least_1mi,
     atomic,
     list_map,
     rule,
@@ -145,6 +146,7 @@ _ACCESS_MODES = atomic() | rules(
         "!self.exists(m, m == 'ReadWriteOncePod') || self.size() == 1",
         "ReadWriteOncePod goes with no other access mode: remove the others, or it",
     ),
+    rule("self.all(m, self.exists_one(other, other == m))", "an access mode is named twice: remove one of the two"),
 )
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadOnlyMany", "ReadWriteOncePod"]
 
@@ -161,6 +163,7 @@ class ModelStorage(Resource):
         None,
         description="Size of the volume. Default: the operator's (20Gi unless it was set otherwise). A larger size "
         "grows the volume where its StorageClass allows that; a volume never shrinks.",
+        json_schema_extra=rules(at_least_1mi("size")),
     )
     storage_class_name: ObjectName | None = Field(
         None, description="StorageClass of the volume. Default: the cluster's default class."

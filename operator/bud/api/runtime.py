@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bud.api.base import AGE, Column, Kind, Resource, Text, atomic, list_map, rule, rules
-from bud.api.deployment import EnvName
+from bud.api.deployment import OWN_ENV_RULE, EnvName
 from bud.api.model import Format, Task
 
 HttpPath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^/")]
 GpuVendor = Literal["NVIDIA", "AMD", "Intel"]
+
+_ENV = list_map("name") | rules(OWN_ENV_RULE)
 
 
 class RuntimeEnvVar(Resource):
@@ -82,7 +84,7 @@ class RuntimeSpec(Resource):
     args: Annotated[tuple[Text, ...], Field(max_length=256, json_schema_extra=atomic())] = Field(
         (), description="Arguments; a Deployment's args come after them."
     )
-    env: Annotated[tuple[RuntimeEnvVar, ...], Field(max_length=128, json_schema_extra=list_map("name"))] = Field(
+    env: Annotated[tuple[RuntimeEnvVar, ...], Field(max_length=128, json_schema_extra=_ENV)] = Field(
         (), description="Environment of the engine."
     )
     port: int = Field(
