@@ -19,6 +19,15 @@ from bud.engines.pod import ENGINE, PROBE, sizes
 from bud.errors import BudError, InvalidError
 from bud.kube.seen import App, Container, Pod
 
+_WAYS_OUT = {
+    "Insufficient": "free or add such a node, or ask for less in spec.resources",
+    "untolerated taint": "tolerate the taint in spec.tolerations",
+    "didn't match Pod's node affinity/selector": "correct spec.nodeSelector or spec.resources.gpuType",
+    "were unschedulable": "uncordon a node",
+    "Too many pods": "free or add a node",
+}
+"""What helps, by the words of the scheduler (pkg/scheduler/framework/plugins, the reasons of each filter)."""
+
 _LACKING = (sharing.UNSCHEDULABLE, "QuotaExceeded", "ReplicaFailure", "NodeCacheFull")
 """Reasons for which a Deployment waits for the cluster rather than having failed."""
 
@@ -214,30 +223,43 @@ def diagnose(pods: Iterable[Pod]) -> tuple[str, str] | None:
     """Why pods do not get ready, in a word and in a sentence with the remedy; None when they are merely starting."""
     for pod in sorted((pod for pod in pods if not pod.ready), key=lambda pod: pod.created, reverse=True):
         if pod.unschedulable:
-            return (
-                sharing.UNSCHEDULABLE,
-                f"no node fits: {pod.unschedulable}; free or add such a node, or ask for less in spec.resources",
-            )
+            return sharing.UNSCHEDULABLE, f"no node fits: {pod.unschedulable}; {_way_out(pod.unschedulable)}"
         for container in pod.containers:
             if (trouble := _container_trouble(container)) is not None:
                 return trouble
     return None
 
 
+def _way_out(unschedulable: str) -> str:
+    """What a person can do about what the scheduler says of the nodes."""
+    ways = [way for words, way in _WAYS_OUT.items() if words in unschedulable]
+    return ", or ".join(ways) or "free or add a node that fits"
+
+
 def _container_trouble(container: Container) -> tuple[str, str] | None:
     reason, message = container.waiting_reason, container.waiting_message
+    whose = (
+        "correct spec.image or the Runtime's, or give the namespace's ServiceAccount default a pull secret"
+        if container.name == ENGINE
+        else "it is the image that the operator was started with (--image)"
+    )
     if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
         return (
             "ImagePullFailed",
-            f"the image of container {container.name} cannot be pulled: {message or reason}",
+            f"the image of container {container.name} cannot be pulled: {message or reason}; {whose}",
         )
     if reason in ("CreateContainerConfigError", "CreateContainerError"):
-        return "ContainerConfigInvalid", f"container {container.name} cannot be created: {message}"
+        return (
+            "ContainerConfigInvalid",
+            f"container {container.name} cannot be created: {message}; create what lacks, or correct spec.env",
+        )
     if container.name == node_cache.CONTAINER and container.exit_code not in (None, 0) and not container.ready:
         return _weights_trouble(container)
     if container.name in (ENGINE, PROBE) and container.exit_code not in (None, 0) and not container.ready:
         last = container.exit_message.strip().splitlines()[-1:] or [container.exit_reason]
-        why = "out of memory: raise spec.resources.memory" if container.exit_reason == "OOMKilled" else last[0][:300]
+        why = f"{last[0][:300]}; see its log (kubectl logs), spec.args and spec.env"
+        if container.exit_reason == "OOMKilled":
+            why = "out of memory: raise spec.resources.memory"
         return "EngineCrashed", (
             f"container {container.name} exited with code {container.exit_code} ({container.restarts} restarts): {why}"
         )

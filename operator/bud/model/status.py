@@ -240,6 +240,8 @@ def _going_on(view: View, pods: list[Pod], ends: list[Container], told: Told) ->
         if told.warning:
             reason = "QuotaExceeded" if is_quota(told.warning) else "PodRefused"
         why = f": {told.warning}" if told.warning else " yet"
+        if reason == "QuotaExceeded":
+            why += "; raise the ResourceQuota, or free some of it"
         message = f"the download's pod is not made{why}; see kubectl describe job {view.id}"
     elif unschedulable:
         reason, message = "Unschedulable", f"no node fits the download: {unschedulable}"

@@ -276,16 +276,22 @@ NO_ROOM = '{"error": {"reason": "NodeCacheFull", "message": "200 GiB are in use"
 @pytest.mark.parametrize(
     ("pods", "reason", "message"),
     [
-        ([pod(container(waiting_reason="ImagePullBackOff", waiting_message="not found"))], "ImagePullFailed", "not found"),
+        ([pod(container(waiting_reason="ImagePullBackOff", waiting_message="not found"))], "ImagePullFailed", "not found; correct spec.image or the Runtime's"),
+        ([pod(container(name="probe", waiting_reason="ImagePullBackOff", waiting_message="not found"))], "ImagePullFailed", "--image"),
         ([pod(container(waiting_reason="CreateContainerConfigError", waiting_message='secret "s" not found'))],
-         "ContainerConfigInvalid", 'secret "s" not found'),
-        ([pod(CRASHED)], "EngineCrashed", "code 1 .4 restarts.: no such file"),
+         "ContainerConfigInvalid", 'secret "s" not found; .*spec.env'),
+        ([pod(CRASHED)], "EngineCrashed", "code 1 .4 restarts.: no such file; .*spec.args"),
         ([pod(container(exit_code=137, exit_reason="OOMKilled"))], "EngineCrashed", "spec.resources.memory"),
         ([pod(container(name="weights", exit_code=1, exit_message=NO_ROOM))], "NodeCacheFull", "in use; it is tried again"),
         ([pod(container(name="weights", exit_code=1, exit_message='{"error": {"reason": "a b", "message": "m"}}'))],
          "WeightsFailed", "cannot be brought to the node: m"),
         ([pod(container(name="weights", exit_code=137, exit_reason="OOMKilled"))], "WeightsFailed", "code 137: OOMKilled"),
         ([pod(unschedulable="Insufficient cpu")], "Unschedulable", "Insufficient cpu.*spec.resources"),
+        ([pod(unschedulable="1 node(s) had untolerated taint {gpu: only}")], "Unschedulable", "spec.tolerations"),
+        ([pod(unschedulable="1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector")],
+         "Unschedulable", "less in spec.resources, or correct spec.nodeSelector or spec.resources.gpuType"),
+        ([pod(unschedulable="1 node(s) were unschedulable")], "Unschedulable", "uncordon a node$"),
+        ([pod(unschedulable="words of a later release")], "Unschedulable", "free or add a node that fits"),
     ],
 )  # fmt: skip
 def test_the_reason_why_pods_are_not_ready(pods: list[Pod], reason: str, message: str) -> None:

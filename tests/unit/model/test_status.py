@@ -111,7 +111,7 @@ def look(
         ),
         pytest.param(
             look(view(job=job()), overdue=True, warning='pods "x" is forbidden: exceeded quota: team'),
-            "Downloading", "QuotaExceeded", "exceeded quota: team; see kubectl describe job", False, id="a quota refuses the pod",
+            "Downloading", "QuotaExceeded", "exceeded quota: team; raise the ResourceQuota, or free some of it; see kubectl describe job", False, id="a quota refuses the pod",
         ),
         pytest.param(
             look(view(job=job()), overdue=True, warning='error looking up service account team/nobody'),
