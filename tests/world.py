@@ -56,6 +56,15 @@ def deployment(name: str, model_name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def claim_of_ones_own(name: str, *modes: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": list(modes or ("ReadWriteOnce",)), "resources": {"requests": {"storage": "20Gi"}}},
+    }
+
+
 def storage_class(name: str, *, default: bool = False, **fields: Any) -> dict[str, Any]:
     """A StorageClass for which nobody makes volumes: `World.bind` does."""
     return {

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.e2e.test_serving import PATIENCE, SMALL, active, completion
-from tests.integration.test_model_storage import claim_of_ones_own
 from tests.integration.weights.programs import Origin, sha256
 from tests.tiny_model import write_tiny_model
-from tests.world import World, deployment, model
+from tests.world import World, claim_of_ones_own, deployment, model
 
 
 def test_a_claim_of_the_users_is_filled_served_from_and_found_again_without_a_download(
