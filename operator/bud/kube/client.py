@@ -13,6 +13,7 @@ import orjson
 from bud.errors import ApiConflict, ApiForbidden, ApiRefused, ApiUnavailable, is_quota
 from bud.kube.connect import Connection
 from bud.kube.kinds import EVENTS, Resource
+from bud.kube.unhurried import unhurried
 
 Object = dict[str, Any]
 
@@ -59,9 +60,9 @@ class Client:
         return (await self._call("GET", resource.path(namespace), params=params))[1]
 
     async def watch(
-        self, resource: Resource, *, namespace: str | None, selector: str, version: str
+        self, resource: Resource, *, namespace: str | None, selector: str, version: str, every: float = 0.0
     ) -> AsyncIterator[Object]:
-        """Events since `version` until the server ends the watch, bookmarks included."""
+        """Events since `version` until the server ends the watch, bookmarks included; read every so many seconds."""
         params = {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -78,8 +79,9 @@ class Client:
             ) as response:
                 if response.status >= 400:
                     _refuse(response.status, await response.read())
-                async for line in _lines(response.content):
-                    yield orjson.loads(line)
+                async with unhurried(response, every):
+                    async for line in _lines(response.content):
+                        yield orjson.loads(line)
         except orjson.JSONDecodeError as error:
             raise ApiUnavailable(f"watch of {resource.plural}: a line is not JSON") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

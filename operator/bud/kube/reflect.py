@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bud.errors import ApiRefused, ApiUnavailable, BudError
 from bud.kube.client import Client, Object
-from bud.kube.kinds import Resource
+from bud.kube.kinds import AUTOSCALERS, Resource
 from bud.kube.seen import Seen
 from bud.kube.store import Store
 
@@ -20,6 +20,8 @@ Trim = Callable[[Resource, Object], Seen]
 
 _FIRST_BACKOFF = 0.2
 _MAX_BACKOFF = 10.0
+_READ_EVERY = {AUTOSCALERS: 0.5}
+"""Seconds by which news may be late: each autoscaler writes new figures every 15 s, and none of them decides."""
 
 
 class Reflector:
@@ -102,7 +104,11 @@ class Reflector:
         while True:
             before, start = version, clock()
             async for event in self._client.watch(
-                self.resource, namespace=self.namespace, selector=self._selector, version=version
+                self.resource,
+                namespace=self.namespace,
+                selector=self._selector,
+                version=version,
+                every=_READ_EVERY.get(self.resource, 0.0),
             ):
                 self._heard = clock()
                 version = self._take(event)

@@ -47,7 +47,7 @@ class Quiet(Pages):
     """Lists once, then a watch in which nothing more is said after some time."""
 
     async def watch(
-        self, resource: Resource, *, namespace: str | None, selector: str, version: str
+        self, resource: Resource, *, namespace: str | None, selector: str, version: str, every: float
     ) -> AsyncIterator[Object]:
         await asyncio.sleep(100)
         yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "10"}}}
