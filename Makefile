@@ -35,7 +35,7 @@ soak: $(READY) ## Long fault tests, about 30 minutes (BUD_SOAK_MINUTES: length o
 bench: $(READY) ## How fast, beside a bare client: about 10 minutes; writes docs/benchmarks.md
 	$(RUN) tests.bench
 
-bench-large: $(READY) ## The same with 5,000 and 10,000 Deployments: about an hour
+bench-large: $(READY) ## How the cost grows with 1,000, 5,000 and 10,000 Deployments: about 45 minutes
 	$(RUN) tests.bench --large
 
 lint: $(READY) ## Style, types and layers

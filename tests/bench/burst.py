@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,10 @@ _LIMIT_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Burst:
-    """What one run took: seconds until the last child and first status stood, and until the last was Active or Ready."""
+    """What one run took: seconds until the last child and first status stood, and until the last was Active or Ready.
+
+    `settled` is 0 where that was not waited for.
+    """
 
     objects: int
     children: float
@@ -52,12 +56,12 @@ class Recipe:
     status: Object
 
 
-async def by_operator(stage: Stage, number: int) -> Burst:
-    """Owners made by one program, all else by the operator, which runs already."""
+async def by_operator(stage: Stage, number: int, *, serving: bool = True) -> Burst:
+    """Owners made by one program, all else by the operator, which runs already; until all serve, or all have begun."""
     before, mark, start = usage(stage.operator.pid), stage.audit.mark(), time.time()
     await _own(stage, number)
-    await _until_active(stage, number)
-    settled = time.time() - start
+    await _until(stage, number, ("Active",) if serving else ("Active", "Scaling", "Deploying"))
+    settled = time.time() - start if serving else 0.0
     after = usage(stage.operator.pid)
     calls = [call for call in stage.audit.calls(mark) if call.namespace == NAMESPACE]
     mine = [call for call in calls if call.agent.startswith("bud-operator/")]
@@ -79,10 +83,10 @@ async def recipes(stage: Stage) -> list[Recipe]:
     ]
 
 
-async def by_bare_client(stage: Stage, made: Iterable[Recipe]) -> Burst:
+async def by_bare_client(stage: Stage, made: Iterable[Recipe], *, serving: bool = True) -> Burst:
     """Owners by as many writers as for the operator, children and one status for each by as many as it has workers."""
     todo = list(made)
-    ready = asyncio.create_task(_until_ready(stage, len(todo)))
+    ready = asyncio.create_task(_until_ready(stage, len(todo) if serving else 0))
     mark, start = stage.audit.mark(), time.time()
     owned: asyncio.Queue[tuple[Recipe, Object]] = asyncio.Queue()
 
@@ -106,7 +110,7 @@ async def by_bare_client(stage: Stage, made: Iterable[Recipe]) -> Burst:
         group.create_task(each(todo, own, at_once=CONCURRENCY))
         group.create_task(each(todo, furnish, at_once=CONCURRENCY))
     await ready
-    settled = time.time() - start
+    settled = time.time() - start if serving else 0.0
     calls = [call for call in stage.audit.calls(mark) if call.namespace == NAMESPACE]
     mine = [call for call in calls if call.agent == "bud-bench"]
     return Burst(len(todo), _children_stood(calls) - start, settled, _per_object(mine, len(todo)))
@@ -132,10 +136,14 @@ def _sent(resource: Resource, live: Mapping[str, Any]) -> Object:
     return document
 
 
-async def _until_active(stage: Stage, number: int) -> None:
-    wanted = f'bud_objects{{kind="Deployment",phase="Active"}} {number}.0'
+async def _until(stage: Stage, number: int, phases: Collection[str]) -> None:
     deadline = time.monotonic() + _LIMIT_SECONDS
-    while wanted not in await asyncio.to_thread(stage.operator.metrics):
+    while True:
+        told = re.findall(
+            r'bud_objects{kind="Deployment",phase="(\w+)"} (\d+)', await asyncio.to_thread(stage.operator.metrics)
+        )
+        if sum(int(count) for phase, count in told if phase in phases) == number:
+            return
         assert time.monotonic() < deadline
         await asyncio.sleep(0.25)
 

@@ -29,7 +29,6 @@ QPS, BURST = 500, 1000
 """Of the controller manager and the scheduler: twenty-five times their defaults, else they alone would be measured."""
 
 _PODS_PER_NODE = 250
-_HPA_SYNC = "15s"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _numbers = itertools.count()
 
@@ -46,10 +45,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(deployments: int) -> AsyncIterator[Stage]:
+async def stage(deployments: int, *, autoscalers_every: str = "15s") -> AsyncIterator[Stage]:
     """A cluster with room for so many pods, and the Model that all Deployments serve."""
     throttle: dict[str, object] = {"kube-api-qps": QPS, "kube-api-burst": BURST}
-    manager = {**throttle, "horizontal-pod-autoscaler-sync-period": _HPA_SYNC}
+    manager = {**throttle, "horizontal-pod-autoscaler-sync-period": autoscalers_every}
     options: dict[str, dict[str, object]] = {"controller-manager": manager, "scheduler": throttle}
     with contextlib.ExitStack() as stack:
         own = stack.enter_context(

@@ -2,7 +2,7 @@
 
 Whole processes are timed, start-up included, in turn, against the same local server: `bud-weights` (which hashes, and
 makes the file durable), `curl`, and `curl` followed by `sha256sum`. The ratio is taken pair by pair and its median
-told, so that a machine whose speed drifts does not decide. Needs `curl`; FOLDER (default: a temporary one) needs 9 GB.
+told, so that a machine whose speed drifts does not decide. Needs `curl`; FOLDER (default: a temporary one) needs 14 GB.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from pathlib import Path
 from typing import Any
 
 MB = 1_000_000
-ROUNDS = 5
-MEMORY_SIZES = (64 * MB, 1_000 * MB, 4_000 * MB)
+ROUNDS = 3
+COMPARED_SIZES = (1_000 * MB, 4_000 * MB)
+MEMORY_SIZES = (64 * MB, *COMPARED_SIZES)
 
 Row = dict[str, Any]
 """`what`, `bytes`, `seconds` (median), `mb_per_second` (median), `cpu_seconds`, `peak_mb`, `ratio_to_curl`."""
 
 
-def measure(folder: Path, *, rounds: int = ROUNDS, sizes: Sequence[int] = MEMORY_SIZES) -> list[Row]:
-    """Rows for the comparison on 1 GB, then one for each of `sizes` with the peak memory."""
-    for size in {1_000 * MB, *sizes}:
+def measure(folder: Path) -> list[Row]:
+    """Rows for the comparison on files of 1 and 4 GB, then one for each of `MEMORY_SIZES` with the peak memory."""
+    for size in MEMORY_SIZES:
         _make(folder / f"{size}.bin", size)
     with _server(folder) as address:
-        rows = _compare(folder, f"{address}/{1_000 * MB}.bin", size=1_000 * MB, rounds=rounds)
-        for size in sizes:
+        rows = [row for size in COMPARED_SIZES for row in _compare(folder, f"{address}/{size}.bin", size=size)]
+        for size in MEMORY_SIZES:
             shutil.rmtree(folder / "target", ignore_errors=True)
             seconds, cpu, peak = _timed(*_weights(folder, f"{address}/{size}.bin"))
             rows.append(_row("bud-weights, memory", size, [seconds], [cpu], [peak]))
@@ -54,7 +55,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _compare(folder: Path, url: str, *, size: int, rounds: int) -> list[Row]:
+def _compare(folder: Path, url: str, *, size: int) -> list[Row]:
     file = folder / "by-curl"
     curl = ["curl", "--silent", "--fail", "--output", str(file), url]
     commands: dict[str, tuple[list[str], Mapping[str, str]]] = {
@@ -63,7 +64,7 @@ def _compare(folder: Path, url: str, *, size: int, rounds: int) -> list[Row]:
         "curl, then sha256sum": (["sh", "-c", '"$@" && sha256sum "$0" >/dev/null', str(file), *curl], {}),
     }
     runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
-    for turn in range(rounds + 1):
+    for turn in range(ROUNDS + 1):
         for name, (command, environment) in commands.items():
             file.unlink(missing_ok=True)
             shutil.rmtree(folder / "target", ignore_errors=True)
