@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bud.errors import ApiRefused, ApiUnavailable, BudError
 from bud.kube.client import Client, Object
-from bud.kube.kinds import AUTOSCALERS, Resource
+from bud.kube.kinds import APPS, AUTOSCALERS, PODS, Resource
 from bud.kube.seen import Seen
 from bud.kube.store import Store
 
@@ -20,8 +20,9 @@ Trim = Callable[[Resource, Object], Seen]
 
 _FIRST_BACKOFF = 0.2
 _MAX_BACKOFF = 10.0
-_READ_EVERY = {AUTOSCALERS: 0.5}
-"""Seconds by which news may be late: each autoscaler writes new figures every 15 s, and none of them decides."""
+_READ_EVERY = {AUTOSCALERS: 0.5, PODS: 0.1, APPS: 0.05}
+"""Seconds by which news may be late: of one start, pods and apps/v1 tell ten times, and each autoscaler writes new
+figures every 15 s, none of which decides."""
 
 
 class Reflector:

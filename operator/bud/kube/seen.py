@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import intern
@@ -319,7 +318,7 @@ def _pod(raw: Raw) -> Pod:
         created=raw["metadata"].get("creationTimestamp", ""),
         containers=tuple(_container(state) for state in states),
         needs=_needs(raw["spec"]),
-        node=sys.intern(raw["spec"].get("nodeName", "")),
+        node=intern(raw["spec"].get("nodeName", "")),
         mounted=conditions.get("PodReadyToStartContainers", {}).get("status") != "False",
     )
 
