@@ -1,7 +1,7 @@
 """How fast `bud-weights` downloads, and in how much memory: `python -m tests.bench.weights [FOLDER]`.
 
 Whole processes are timed, start-up included, in turn, against the same local server: `bud-weights` (which hashes, and
-makes the file durable), `curl`, and `curl` followed by `sha256sum`. The ratio is taken pair by pair and its median
+makes the file durable), `curl`, and `curl` followed by `sync` or by `sha256sum`. The ratio is taken pair by pair and its median
 told, so that a machine whose speed drifts does not decide. Needs `curl`; FOLDER (default: a temporary one) needs 14 GB.
 """
 
@@ -61,6 +61,7 @@ def _compare(folder: Path, url: str, *, size: int) -> list[Row]:
     commands: dict[str, tuple[list[str], Mapping[str, str]]] = {
         "bud-weights": _weights(folder, url),
         "curl": (curl, {}),
+        "curl, then sync": (["sh", "-c", '"$@" && sync --data "$0"', str(file), *curl], {}),
         "curl, then sha256sum": (["sh", "-c", '"$@" && sha256sum "$0" >/dev/null', str(file), *curl], {}),
     }
     runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
