@@ -45,9 +45,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(deployments: int, *, autoscalers_every: str = "15s") -> AsyncIterator[Stage]:
-    """A cluster with room for so many pods, and the Model that all Deployments serve."""
-    throttle: dict[str, object] = {"kube-api-qps": QPS, "kube-api-burst": BURST}
+async def stage(deployments: int, *, autoscalers_every: str = "15s", qps: int = QPS) -> AsyncIterator[Stage]:
+    """A cluster with room for so many pods, and the Model that all Deployments serve.
+
+    `qps` is how many requests a second the controller manager and the scheduler may make.
+    """
+    throttle: dict[str, object] = {"kube-api-qps": qps, "kube-api-burst": 2 * qps}
     manager = {**throttle, "horizontal-pod-autoscaler-sync-period": autoscalers_every}
     options: dict[str, dict[str, object]] = {"controller-manager": manager, "scheduler": throttle}
     with contextlib.ExitStack() as stack:
