@@ -6,73 +6,82 @@ user's Secret arrives as `BUD_CREDENTIAL_<key>`. `BUD_WEIGHTS_*` tune the transf
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+import msgspec
+from msgspec import Meta, Struct
 
 from bud.weights.errors import Permanent
 
 CREDENTIAL_PREFIX = "BUD_CREDENTIAL_"
 NAMES = frozenset({"username", "AWS_ACCESS_KEY_ID", "AZURE_STORAGE_ACCOUNT_NAME"})
 
-Sha256 = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")]
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_FIELD = re.compile(r"(sha256\..+|[A-Za-z0-9_.\[\]-]+): ")
+_MISSING = re.compile(r"Object missing required field `(.+)`")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+class _Model(Struct, frozen=True, kw_only=True, rename="camel"):
+    pass
 
 
-def _web_address(value: str) -> str:
+def _check_address(name: str, value: str | None) -> None:
+    """Raises `ValueError`, which begins with the field's name, for what is no http(s) address."""
+    if value is None:
+        return
     try:
         parts = urlsplit(value)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
     if not valid:
-        raise ValueError("must be an http:// or https:// address")
-    return value
+        raise ValueError(f"{name}: must be an http:// or https:// address")
 
 
-WebAddress = Annotated[str, AfterValidator(_web_address)]
-
-
-class HubSource(_Model):
+class HubSource(_Model, frozen=True, kw_only=True):
     """A repository of the Hugging Face Hub, or of a mirror that speaks its API (`endpoint`)."""
 
-    repo: Annotated[str, StringConstraints(min_length=1)]
+    repo: Annotated[str, Meta(min_length=1)]
     revision: str | None = None
     allow_patterns: tuple[str, ...] | None = None
     ignore_patterns: tuple[str, ...] | None = None
-    endpoint: WebAddress | None = None
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_address("endpoint", self.endpoint)
 
 
-class UrlSource(_Model):
+class UrlSource(_Model, frozen=True, kw_only=True):
     """Files by their http(s) addresses; each is called as the last segment of its address."""
 
-    url: WebAddress | None = None
-    urls: tuple[WebAddress, ...] | None = None
+    url: str | None = None
+    urls: tuple[str, ...] | None = None
 
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> Self:
+    def __post_init__(self) -> None:
         if bool(self.url) == bool(self.urls):
             raise ValueError("give url, or urls for several files")
-        return self
+        _check_address("url", self.url)
+        for number, url in enumerate(self.urls or ()):
+            _check_address(f"urls[{number}]", url)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return (self.url,) if self.url else self.urls or ()
 
 
-class CloudSource(_Model):
+class CloudSource(_Model, frozen=True, kw_only=True):
     """An object, or all objects below a prefix, in S3, Google Cloud Storage or Azure Blob Storage."""
 
-    uri: Annotated[str, StringConstraints(pattern=r"^(s3|gs|az)://[^/]+")]
-    endpoint: WebAddress | None = None
+    uri: Annotated[str, Meta(pattern=r"^(s3|gs|az)://[^/]+")]
+    endpoint: str | None = None
     region: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_address("endpoint", self.endpoint)
 
     @property
     def scheme(self) -> Literal["s3", "gs", "az"]:
@@ -88,13 +97,13 @@ class CloudSource(_Model):
         return self.uri.partition("://")[2].partition("/")[2]
 
 
-class LocalSource(_Model):
+class LocalSource(_Model, frozen=True, kw_only=True):
     """A file or folder that is in the target already; `path` is relative to the target."""
 
     path: str | None = None
 
 
-class Source(_Model):
+class Source(_Model, frozen=True, kw_only=True):
     """Exactly one of the four."""
 
     hugging_face: HubSource | None = None
@@ -102,15 +111,12 @@ class Source(_Model):
     cloud: CloudSource | None = None
     local: LocalSource | None = None
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        kinds = [name for name in ("hugging_face", "url", "cloud", "local") if getattr(self, name) is not None]
-        if len(kinds) != 1:
+    def __post_init__(self) -> None:
+        if sum(kind is not None for kind in (self.hugging_face, self.url, self.cloud, self.local)) != 1:
             raise ValueError("give exactly one of huggingFace, url, cloud, local")
-        return self
 
 
-class Settings(_Model):
+class Settings(Struct, frozen=True, kw_only=True):
     """How the transfer behaves.
 
     `stall_seconds`: silence after which a connection counts as broken. `tries`: failed tries in a row, without a
@@ -118,13 +124,13 @@ class Settings(_Model):
     `parallel`: files at once.
     """
 
-    stall_seconds: Annotated[float, Field(gt=0)] = 60
-    tries: Annotated[int, Field(ge=1)] = 6
-    backoff_seconds: Annotated[float, Field(ge=0)] = 1
-    parallel: Annotated[int, Field(ge=1, le=32)] = 4
+    stall_seconds: Annotated[float, Meta(gt=0)] = 60
+    tries: Annotated[int, Meta(ge=1)] = 6
+    backoff_seconds: Annotated[float, Meta(ge=0)] = 1
+    parallel: Annotated[int, Meta(ge=1, le=32)] = 4
 
 
-class Cache(_Model):
+class Cache(_Model, frozen=True, kw_only=True):
     """The cache of a node that the target is a copy in: `target` is `<root>/<namespace>/<copy>`.
 
     `size_bytes`: what all its copies may take. `digest` and `bytes`: those of the Model; without, the source decides.
@@ -132,27 +138,30 @@ class Cache(_Model):
     """
 
     root: Path
-    size_bytes: Annotated[int, Field(gt=0)]
+    size_bytes: Annotated[int, Meta(gt=0)]
     digest: str | None = None
     bytes: int | None = None
     hold: bool = False
 
 
-class Config(_Model):
+class Config(_Model, frozen=True, kw_only=True):
     """One download. `sha256` maps relative file names to the hashes that the user demands."""
 
     source: Source
-    sha256: dict[str, Sha256] = Field(default_factory=dict)
+    sha256: dict[str, str] = {}
     target: Path
     cache: Cache | None = None
     settings: Settings = Settings()
-    credentials: dict[str, str] = Field(default_factory=dict)
+    credentials: dict[str, str] = {}
 
-    @model_validator(mode="after")
-    def _target_is_a_copy(self) -> Self:
+    def __post_init__(self) -> None:
+        for name, digest in self.sha256.items():
+            if not _SHA256.fullmatch(digest):
+                raise ValueError(f"sha256.{name}: must be 64 hex digits")
+        lower = {name: digest.lower() for name, digest in self.sha256.items()}
+        msgspec.structs.force_setattr(self, "sha256", lower)
         if self.cache and self.target.parent.parent != self.cache.root:
-            raise ValueError("target must be cache.root/<namespace>/<copy>")
-        return self
+            raise ValueError("target: must be cache.root/<namespace>/<copy>")
 
 
 def credentials(environment: Mapping[str, str]) -> dict[str, str]:
@@ -180,24 +189,33 @@ def load(environment: Mapping[str, str]) -> Config:
     prefix = "BUD_WEIGHTS_"
     settings = {
         field: environment[prefix + field.upper()]
-        for field in Settings.model_fields
+        for field in Settings.__struct_fields__
         if prefix + field.upper() in environment
     }
     text = environment.get("BUD_WEIGHTS_CONFIG")
     if not text:
         raise Permanent("InvalidSource", "BUD_WEIGHTS_CONFIG is not set: it says what to download")
     try:
-        config = Config.model_validate_json(text)
-        tuned = Settings.model_validate(settings, by_name=True)
-    except ValidationError as error:
-        raise Permanent("InvalidSource", _explain(error)) from None
-    return config.model_copy(update={"settings": tuned, "credentials": credentials(environment)})
+        config = msgspec.json.decode(text, type=Config, dec_hook=_decode)
+        tuned = msgspec.convert(settings, Settings, strict=False)
+    except msgspec.DecodeError as error:
+        raise Permanent("InvalidSource", _explain(str(error))) from None
+    return msgspec.structs.replace(config, settings=tuned, credentials=credentials(environment))
 
 
-def _explain(error: ValidationError) -> str:
-    """The first few faults, by field; never the value, which may hold a password."""
-    faults = []
-    for fault in error.errors(include_input=False, include_url=False)[:5]:
-        where = ".".join(str(part) for part in fault["loc"]) or "configuration"
-        faults.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}")
-    return "; ".join(faults)
+def _decode(kind: type[Any], value: object) -> Any:
+    """The one type that JSON does not know."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"must be a {kind.__name__.lower()}")
+
+
+def _explain(fault: str) -> str:
+    """The fault by its field; never the value, which may hold a password."""
+    text, _, where = fault.partition(" - at `$")
+    where = where.rstrip("`").removeprefix(".")
+    if (missing := _MISSING.fullmatch(text)) is not None:
+        text = f"{missing[1]}: is required"
+    if _FIELD.match(text):
+        return f"{where}.{text}" if where else text
+    return f"{where or 'configuration'}: {text}"

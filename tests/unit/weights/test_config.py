@@ -34,7 +34,7 @@ def test_settings_come_from_the_environment() -> None:
 FAULTS = [
     ({**HUB, "source": {}}, "source: give exactly one of"),
     ({**HUB, "source": {"local": {}, "url": {"url": "http://a/b"}}}, "source: give exactly one of"),
-    ({**HUB, "source": {"huggingFace": {}}}, "source.huggingFace.repo: Field required"),
+    ({**HUB, "source": {"huggingFace": {}}}, "source.huggingFace.repo: is required"),
     (
         {**HUB, "source": {"huggingFace": {"repo": "a/b", "endpoint": "ftp://x"}}},
         "source.huggingFace.endpoint: must be",
@@ -46,7 +46,7 @@ FAULTS = [
     ({**HUB, "source": {"cloud": {"uri": "ftp://bucket/x"}}}, "source.cloud.uri: "),
     ({**HUB, "source": {"cloud": {"uri": "s3:///x"}}}, "source.cloud.uri: "),
     ({**HUB, "sha256": {"m.bin": "abc"}}, "sha256.m.bin: "),
-    ({"source": HUB["source"]}, "target: Field required"),
+    ({"source": HUB["source"]}, "target: is required"),
     ("text", "configuration: "),
 ]
 
