@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -63,6 +63,7 @@ async def watch_ours(connection: Connection, *, namespaces: tuple[str, ...], see
     settings.watching.connect_timeout = 5
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = _Backoffs()
+    settings.persistence.diffbase_storage = _NoDifferences()
 
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await connection.kopf_info()
@@ -83,6 +84,19 @@ def on_signals(do: Callable[[], object]) -> None:
     """Calls `do` on SIGINT and SIGTERM, in place of what was called before."""
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, do)
+
+
+class _NoDifferences(kopf.DiffBaseStorage):
+    """No handler of ours asks what changed: without this, Kopf would copy each object several times to find out."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        pass
 
 
 class _Backoffs:
