@@ -1,0 +1,58 @@
+"""Limits, budgets and prices: what a Project grants, a key narrows, and a target costs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from bud.api.base import Resource, rule
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
+
+Money = Annotated[
+    str | int,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "x-kubernetes-validations": [
+                rule(
+                    "type(self) == int ? self >= 0 : self.size() <= 32 && self.matches('^[0-9]+([.][0-9]{1,12})?$')",
+                    'must be an amount in US dollars, such as 20 or "0.15"',
+                )
+            ],
+        }
+    ),
+]
+"""US dollars, as a whole number or a decimal string: floating point would not keep what was written."""
+
+
+class Limits(Resource):
+    """How much may be asked for; absent fields are not limited."""
+
+    requests_per_minute: Count | None = Field(None, description="Requests in any minute.")
+    requests_per_day: Count | None = Field(None, description="Requests in a day, which begins at 00:00 UTC.")
+    tokens_per_minute: Count | None = Field(None, description="Tokens in and out, in any minute.")
+    tokens_per_day: Count | None = Field(None, description="Tokens in and out, in a day, which begins at 00:00 UTC.")
+
+
+class Budget(Resource):
+    """How much may be spent."""
+
+    amount: Money = Field(description='US dollars, as in 20 or "0.15".')
+    period: Literal["Day", "Month", "Total"] = Field(
+        "Month", description="Day and Month begin at 00:00 UTC; Total never begins anew."
+    )
+
+
+class Pricing(Resource):
+    """What a model costs, in US dollars."""
+
+    input_tokens_per_1k: Money | None = Field(
+        None, alias="inputTokensPer1k", description="For 1,000 tokens of the request."
+    )
+    output_tokens_per_1k: Money | None = Field(
+        None, alias="outputTokensPer1k", description="For 1,000 tokens of the answer."
+    )
+    per_request: Money | None = Field(None, description="For each request, whatever its size.")
