@@ -1,0 +1,1 @@
+"""The gateway: one OpenAI-compatible address for everything served. It only reads; see docs/gateway.md."""

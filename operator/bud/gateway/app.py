@@ -1,0 +1,140 @@
+"""The gateway as an ASGI application: authenticate, route, relay, meter.
+
+Written on ASGI itself, since every request passes here; https://asgi.readthedocs.io/en/latest/specs/www.html.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from importlib.metadata import version as package_version
+from typing import Any
+
+import orjson
+
+from bud.gateway import models
+from bud.gateway.auth import authenticate, request_id
+from bud.gateway.catalog import Catalog
+from bud.gateway.inference import Inference
+from bud.gateway.limits import Counters
+from bud.gateway.metrics import Metrics
+from bud.gateway.openapi import document, page
+from bud.gateway.paths import place
+from bud.gateway.refusal import Invalid, NotFound, Refusal, Unavailable
+from bud.gateway.relay import Relay
+from bud.gateway.request import Gone, Request
+
+log = logging.getLogger("bud.gateway")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_JSON = b"application/json"
+_IS_JSON = (b"content-type", _JSON)
+
+
+class Gateway:
+    """One gateway process. `catalog` is replaced as a whole by whoever watches the objects."""
+
+    def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.time) -> None:
+        self.catalog = catalog
+        self.clock = clock
+        self.counters = Counters()
+        self.metrics = Metrics()
+        self._inference: Inference | None = None
+        self._pages = self._open_pages()
+
+    def _open_pages(self) -> Mapping[str, Callable[[], tuple[bytes, bytes]]]:
+        """What is shown without a key, by its path: text and media type."""
+        described = document(package_version("bud-operator"))
+        described_text, shown = orjson.dumps(described), page(described).encode()
+        return {
+            "/healthz": lambda: (b'{"status":"ok"}', _JSON),
+            "/readyz": lambda: (b'{"status":"ok"}', _JSON),
+            "/metrics": lambda: (self.metrics.render(), b"text/plain; version=0.0.4; charset=utf-8"),
+            "/openapi.json": lambda: (described_text, _JSON),
+            "/docs": lambda: (shown, b"text/html; charset=utf-8"),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        relay = Relay.open()
+        self._inference = Inference(self.counters, relay, self.clock)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await relay.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path in self._pages:
+            text, kind = self._pages[path]()
+            await answer(send, 200, text, [(b"content-type", kind)])
+            return
+        request = Request(scope, receive, send, id=request_id(scope), began=self.clock())
+        try:
+            await self._serve(request)
+        except Refusal as refusal:
+            await self._refuse(request, refusal)
+        except Gone:
+            log.debug("request %s: the caller hung up", request.id)
+        except Exception:
+            log.exception("request %s failed", request.id)
+            await self._refuse(request, Refusal("the gateway has a fault; tell whoever runs it the request's id"))
+        finally:
+            self.metrics.ended(request.facts, began=request.began, now=self.clock())
+            log.debug("%s %s: %d", request.id, path, request.facts.status)
+
+    async def _serve(self, request: Request) -> None:
+        where = place(request.scope["path"])
+        key = authenticate(request.headers, self.catalog, now=request.began)
+        if where is None:
+            raise NotFound(f"there is nothing at {request.scope['path'][:200]}")
+        request.states = self.counters.look(key.meters, now=request.began)
+        request.facts.project = key.project.name
+        where.check(key)
+        request.facts.endpoint = (
+            where.endpoint.partition("/")[0] if where.endpoint.startswith("models") else where.endpoint
+        )
+        if where.endpoint == "models" or where.endpoint.startswith("models/"):
+            _only(request, "GET")
+            body = models.answer(self.catalog, key, where)
+            request.facts.status = 200
+            await answer(request.send, 200, body, [_IS_JSON, *request.own_headers()])
+            return
+        _only(request, "POST")
+        if self._inference is None:
+            raise Unavailable("the gateway is starting")
+        await self._inference.serve(self.catalog, request, key, where)
+
+    async def _refuse(self, request: Request, refusal: Refusal) -> None:
+        if request.streams:
+            # Not kept, if answers are: the caller may ask again.
+            event = b"data: " + refusal.body() + b"\n\n"
+            await request.send({"type": "http.response.body", "body": event})
+        if request.begun:
+            return
+        request.facts.status = refusal.status
+        told = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
+        await answer(request.send, refusal.status, refusal.body(), [_IS_JSON, *request.own_headers(), *told])
+
+
+def _only(request: Request, method: str) -> None:
+    if request.scope["method"] != method:
+        raise Invalid(f"use {method} here", code="method_not_allowed", status=405, headers={"allow": method})
+
+
+async def answer(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """A whole answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,189 @@
+"""What may stand in a request: one model for each endpoint, checked before anything is reached.
+
+Parameters that are known are in range or refused with their name; unknown ones pass on as they are. Sources: the
+reference's chat completions and core APIs, and OpenAI's own documents for what those leave open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bud.gateway.refusal import Invalid
+
+Name = Annotated[str, Field(min_length=1, max_length=512)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Positive = Annotated[int, Field(ge=1)]
+Block = dict[str, Any]
+
+
+class _Ask(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: Name = Field(description="Name of a deployment, an adapter, a route, or a provider's model.")
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Block] | None = None
+    name: str | None = None
+    tool_calls: list[Block] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    include_usage: bool | None = None
+
+
+class _Sampled(_Ask):
+    """What chat and text completions share."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_tokens: Positive | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    seed: int | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    user: str | None = None
+
+
+class ChatCompletion(_Sampled):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Positive | None = None
+    response_format: Block | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: list[Block] | None = None
+    tool_choice: Literal["auto", "none", "required"] | Block | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Block] | None = None
+    function_call: Literal["auto", "none"] | Block | None = None
+
+
+class Completion(_Sampled):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Field(ge=1, le=20)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+
+class Embedding(_Ask):
+    """`POST /v1/embeddings`."""
+
+    input: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Positive | None = None
+    user: str | None = None
+
+
+class Classification(_Ask):
+    """`POST /v1/classify`."""
+
+    input: Annotated[list[str], Field(min_length=1)]
+    raw_scores: bool | None = None
+    priority: Literal["high", "normal", "low"] | None = None
+
+
+class Reranking(_Ask):
+    """`POST /v1/rerank`."""
+
+    query: str
+    documents: Annotated[list[str | Block], Field(min_length=1)]
+    top_n: Positive | None = None
+    return_documents: bool | None = None
+
+
+class ImageGeneration(_Ask):
+    """`POST /v1/images/generations`."""
+
+    prompt: Annotated[str, Field(min_length=1)]
+    n: Annotated[int, Field(ge=1, le=10)] | None = None
+    size: str | None = None
+    response_format: Literal["url", "b64_json"] | None = None
+
+
+class Speech(_Ask):
+    """`POST /v1/audio/speech`."""
+
+    input: Annotated[str, Field(min_length=1)]
+    voice: str | Block | None = None
+    response_format: str | None = None
+    speed: Annotated[float, Field(ge=0.25, le=4)] | None = None
+
+
+class Response(_Ask):
+    """`POST /v1/responses`."""
+
+    input: str | list[Block] | None = None
+    stream: bool | None = None
+    max_output_tokens: Positive | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+ASKS: Mapping[str, type[_Ask]] = {
+    "chat/completions": ChatCompletion,
+    "completions": Completion,
+    "embeddings": Embedding,
+    "classify": Classification,
+    "rerank": Reranking,
+    "images/generations": ImageGeneration,
+    "audio/speech": Speech,
+    "responses": Response,
+}
+"""By the path below `/v1`."""
+
+
+def check(endpoint: str, body: object) -> None:
+    """Raises `Invalid` for a body that cannot be meant, with the parameter's name in `param`."""
+    if not isinstance(body, dict):
+        raise Invalid("the body must be a JSON object", code="invalid_json")
+    try:
+        ASKS[endpoint].__pydantic_validator__.validate_python(body)
+    except ValidationError as error:
+        raise _told(error, body) from None
+
+
+def _told(error: ValidationError, body: Block) -> Invalid:
+    """The first fault, by its parameter; of one that may be several things, the fault of what it looks like."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    name = str(faults[0]["loc"][0])
+    same = [fault for fault in faults if fault["loc"][0] == name]
+    fault = next((fault for fault in same if not fault["type"].endswith("_type")), same[0])
+    where = _where(fault["loc"], body)
+    if fault["type"] == "missing":
+        return Invalid(f"{where} is required", param=name, code="missing_required_parameter")
+    return Invalid(f"{where}: {fault['msg']}", param=name)
+
+
+def _where(path: tuple[int | str, ...], value: Any) -> str:
+    """The path as a person would write it, without the marks by which pydantic tells alternatives apart."""
+    said = str(path[0])
+    value = value.get(path[0])
+    for part in path[1:]:
+        if isinstance(part, int) and isinstance(value, list):
+            said, value = f"{said}[{part}]", value[part]
+        elif isinstance(value, dict) and (part in value or part is path[-1]):
+            said, value = f"{said}.{part}", value.get(part)
+    return said

@@ -1,0 +1,41 @@
+"""Who calls: the key, by its SHA-256 alone, and the request's id."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import uuid
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from bud.gateway.catalog import Catalog, Key
+from bud.gateway.refusal import Unauthenticated
+
+_ID = re.compile(rb"[!-~]{1,128}")
+
+
+def authenticate(headers: Mapping[bytes, bytes], catalog: Catalog, *, now: float) -> Key:
+    """The key of `Authorization: Bearer`. Raises `Unauthenticated`."""
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    given = given.strip()
+    if scheme.lower() != b"bearer" or not given:
+        raise Unauthenticated(
+            "no API key was given: send the header Authorization: Bearer YOUR_API_KEY",
+            headers={"www-authenticate": "Bearer"},
+        )
+    digest = hashlib.sha256(given).hexdigest()
+    key = catalog.keys.get(digest)
+    if key is None or not hmac.compare_digest(key.hash, digest):
+        raise Unauthenticated("the API key is not known; it may have been revoked")
+    if key.ends is not None and key.ends <= now:
+        raise Unauthenticated("the API key has expired", code="expired_api_key")
+    return key
+
+
+def request_id(scope: MutableMapping[str, Any]) -> str:
+    """The caller's `X-Request-ID`, if it is printable ASCII of at most 128 characters; else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return str(value, "ascii")
+    return f"req-{uuid.uuid4().hex}"

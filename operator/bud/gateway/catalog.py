@@ -1,0 +1,133 @@
+"""What the gateway knows: projects, keys, and what each project's callers may name. Pure, and held in memory.
+
+Built from the custom resources (`bud.gateway.build`), replaced as a whole or by namespace; a request only looks up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+from bud.api.limits import Limits
+from bud.gateway.prices import Published
+
+Strategy = Literal["Weighted", "LeastRequests", "PrefixAffinity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """How many US dollars may be spent in a period."""
+
+    amount: Decimal
+    period: Literal["Day", "Month", "Total"]
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One limit: `limit` units in each `span` seconds of the clock; `whose` says for a person who is limited."""
+
+    id: str
+    unit: Literal["requests", "tokens"]
+    span: Literal[60, 86400]
+    limit: int
+    whose: str
+
+
+def meters(owner: str, whose: str, limits: Limits) -> tuple[Meter, ...]:
+    """The limits that are set, for an owner whose counts are its own."""
+    found: list[Meter] = []
+    if limits.requests_per_minute is not None:
+        found.append(Meter(f"{owner}/rm", "requests", 60, limits.requests_per_minute, whose))
+    if limits.requests_per_day is not None:
+        found.append(Meter(f"{owner}/rd", "requests", 86400, limits.requests_per_day, whose))
+    if limits.tokens_per_minute is not None:
+        found.append(Meter(f"{owner}/tm", "tokens", 60, limits.tokens_per_minute, whose))
+    if limits.tokens_per_day is not None:
+        found.append(Meter(f"{owner}/td", "tokens", 86400, limits.tokens_per_day, whose))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A team; `response_metadata` says whether answers tell of their provider and cost."""
+
+    name: str
+    namespace: str
+    limits: Limits
+    budget: Spending | None = None
+    response_metadata: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that is accepted; `endpoints` and `models` are empty where all are allowed; `ends` is in epoch seconds."""
+
+    uid: str
+    name: str
+    project: Project
+    hash: str
+    endpoints: frozenset[str] = frozenset()
+    models: tuple[str, ...] = ()
+    ends: float | None = None
+    budget: Spending | None = None
+    meters: tuple[Meter, ...] = ()
+    """Of the key and of its project."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars for 1,000 tokens, and for each request."""
+
+    input: Decimal | None = None
+    output: Decimal | None = None
+    request: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What answers: where, under which name, and with which headers.
+
+    `urls` are base URLs up to and including `/v1`, one for each pod where pods are known. `provider` is what
+    `conduit_metadata` tells. `headers` hold the gateway's own credentials.
+    """
+
+    id: str
+    provider: str
+    model: str
+    urls: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    price: Price | Published | None = None
+    weight: int = 1
+    capabilities: tuple[str, ...] = ()
+    context_length: int | None = None
+    max_output_tokens: int | None = None
+    timeout: float = 600.0
+    created: int = 0
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A name that callers use, and what answers to it: `targets` by `strategy`, then `fallbacks` one after another."""
+
+    name: str
+    targets: tuple[Target, ...]
+    fallbacks: tuple[Target, ...] = ()
+    strategy: Strategy = "Weighted"
+    retries: int = 2
+    timeout: float = 600.0
+    price: Price | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Keys by the SHA-256 of the key; names by namespace."""
+
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    names: Mapping[str, Mapping[str, Served]] = field(default_factory=dict)
+
+    def served(self, namespace: str, name: str) -> Served | None:
+        """What answers to a name in a project's namespace."""
+        return self.names.get(namespace, {}).get(name)

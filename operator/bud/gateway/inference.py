@@ -1,0 +1,289 @@
+"""One request for inference, from its body to the last byte of the answer and what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from bud.gateway.asks import check
+from bud.gateway.catalog import Catalog, Key, Served, Target
+from bud.gateway.idempotency import Answers, digest_of
+from bud.gateway.limits import Counters, Grant
+from bud.gateway.models import find
+from bud.gateway.paths import Place
+from bud.gateway.refusal import Invalid, Refusal, Unavailable
+from bud.gateway.relay import Errand, Relay, passed_on
+from bud.gateway.request import Gone, Request
+from bud.gateway.splice import add_member, rename_model
+from bud.gateway.stream import Rewriter, Splitter, TooLong
+from bud.gateway.usage import Usage, cost
+
+_BYTES_PER_TOKEN = 4
+"""Roughly, for what is reserved before the upstream has counted."""
+_GUESSED_OUTPUT = 256
+"""Tokens of an answer whose length nobody bounds, until the model's own mean is known."""
+_PREFIX_BYTES = 1024
+_DEADLINES = (b"x-request-timeout", b"x-stainless-timeout", b"x-stainless-read-timeout")
+_MEANS_WEIGHT = 0.1
+
+
+class Means:
+    """How long the answers of each model are of late, in tokens."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}
+
+    def get(self, model: str) -> int:
+        return round(self._means.get(model, _GUESSED_OUTPUT))
+
+    def add(self, model: str, tokens: int) -> None:
+        mean = self._means.get(model, float(tokens))
+        self._means[model] = mean + _MEANS_WEIGHT * (tokens - mean)
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of a request on its way."""
+
+    request: Request
+    key: Key
+    served: Served
+    endpoint: str
+    body: dict[str, Any]
+    text: bytes
+    grant: Grant
+    usage: Usage
+    target: Target | None = None
+
+    @property
+    def streams(self) -> bool:
+        return self.body.get("stream") is True
+
+    def sent(self, target: Target) -> bytes:
+        """The body for a target: as it came, but for the model's name and the usage that a stream is to end with."""
+        wanted: dict[str, Any] = {}
+        if target.model != self.served.name:
+            wanted["model"] = target.model
+        if self.asks_usage and not self.shows_usage:
+            wanted["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
+        return orjson.dumps(self.body | wanted) if wanted else self.text
+
+    @property
+    def asks_usage(self) -> bool:
+        """Whether the upstream is asked for usage at the end of the stream."""
+        return self.streams and self.endpoint in ("chat/completions", "completions")
+
+    @property
+    def shows_usage(self) -> bool:
+        """Whether the caller asked for usage at the end of the stream."""
+        return bool((self.body.get("stream_options") or {}).get("include_usage"))
+
+    def metadata(self, usage: Usage, *, now: float) -> dict[str, Any]:
+        """`conduit_metadata`."""
+        assert self.target is not None
+        return {
+            "provider": self.target.provider,
+            "model_version": self.target.model,
+            "virtual_key_id": self.key.uid,
+            "request_id": self.request.id,
+            "processing_time_ms": round((now - self.request.began) * 1000),
+            "cost": cost(self.served.price or self.target.price, usage),
+        }
+
+
+class Inference:
+    """Serves requests for inference."""
+
+    def __init__(self, counters: Counters, relay: Relay, clock: Callable[[], float]) -> None:
+        self._counters = counters
+        self._relay = relay
+        self._clock = clock
+        self._means = Means()
+        self._answers = Answers()
+
+    async def serve(self, catalog: Catalog, request: Request, key: Key, where: Place) -> None:
+        """Answers the request. Raises `Refusal` while nothing was answered yet, and `Gone`."""
+        text = await request.body()
+        once = request.headers.get(b"idempotency-key")
+        if once is None:
+            await self._serve(catalog, request, key, where, text)
+            return
+        digest = digest_of(where.endpoint, text)
+        known = self._answers.find(key.uid, once, digest, now=request.began)
+        if known is not None:
+            await request.replay(known)
+            return
+        kept = request.kept = self._answers.begin(key.uid, once, digest, now=request.began)
+        try:
+            await self._serve(catalog, request, key, where, text)
+        finally:
+            self._answers.end(key.uid, once, kept)
+
+    async def _serve(self, catalog: Catalog, request: Request, key: Key, where: Place, text: bytes) -> None:  # noqa: PLR0917
+        body = _read(text)
+        if where.deployment and isinstance(body, dict) and "model" not in body:
+            body["model"] = where.deployment
+            text = orjson.dumps(body)
+        check(where.endpoint, body)
+        served = find(catalog, key, where, body["model"])
+        _bound(body, served)
+        grant = self._counters.take(key.meters, tokens=self._estimate(served, body, text), now=request.began)
+        request.states = grant.states
+        call = Call(request, key, served, where.endpoint, body, text, grant, Usage())
+        request.facts.model = served.name
+        try:
+            await self._until_gone(call, self._relayed(call))
+        finally:
+            self._settle(call)
+
+    def _estimate(self, served: Served, body: Mapping[str, Any], text: bytes) -> int:
+        most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
+        if most is None:
+            most = self._means.get(served.name) if "messages" in body or "prompt" in body else 0
+        return len(text) // _BYTES_PER_TOKEN + int(most) * int(body.get("n") or 1)
+
+    async def _until_gone(self, call: Call, work: Any) -> None:
+        """Works until the answer is out, the caller hangs up, or the caller's deadline is over."""
+        seconds = min(call.served.timeout, _deadline(call.request.headers))
+        task = asyncio.current_task()
+        assert task is not None
+        gone = False
+
+        def hang_up(_: object) -> None:
+            nonlocal gone
+            gone = True
+            task.cancel()
+
+        watcher = asyncio.create_task(call.request.gone())
+        watcher.add_done_callback(hang_up)
+        try:
+            async with asyncio.timeout(seconds):
+                await work
+        except TimeoutError:
+            raise Refusal(
+                f"no answer within {seconds:.0f} s", status=504, code="timeout", headers={"x-should-retry": "true"}
+            ) from None
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            task.uncancel()
+            raise Gone from None
+        finally:
+            watcher.remove_done_callback(hang_up)
+            watcher.cancel()
+
+    async def _relayed(self, call: Call) -> None:
+        errand = Errand(call.endpoint, call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES])
+        async with self._relay.ask(call.served, errand) as (target, response):
+            call.target = target
+            call.request.facts.provider = target.provider
+            streams = response.headers.get("content-type", "").startswith("text/event-stream")
+            await (self._stream if streams else self._whole)(call, target, response)
+
+    async def _whole(self, call: Call, target: Target, response: aiohttp.ClientResponse) -> None:
+        try:
+            text = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable("the model broke off its answer; try again") from error
+        if response.headers.get("content-type", "").startswith("application/json"):
+            text = self._finished(call, target, text)
+        await _begin(call.request, response, length=len(text))
+        await call.request.tell({"type": "http.response.body", "body": text})
+
+    def _finished(self, call: Call, target: Target, text: bytes) -> bytes:
+        try:
+            told = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise Unavailable("the model answered with something that is no JSON; try again") from None
+        if not isinstance(told, dict):
+            return text
+        call.usage.read(told.get("usage"))
+        if target.model != call.served.name:
+            text = rename_model(text, str(told.get("model")), call.served.name)
+        if call.key.project.response_metadata:
+            text = add_member(text, "conduit_metadata", call.metadata(call.usage, now=self._clock()))
+        return text
+
+    async def _stream(self, call: Call, target: Target, response: aiohttp.ClientResponse) -> None:
+        metadata = None
+        if call.key.project.response_metadata:
+            metadata = lambda usage: call.metadata(usage, now=self._clock())  # noqa: E731
+        hides_usage = call.asks_usage and not call.shows_usage
+        rewriter = Rewriter(target.model, call.served.name, not hides_usage, metadata, call.usage)
+        splitter, send = Splitter(), call.request.tell
+        await _begin(call.request, response)
+        call.request.streams = True
+        try:
+            async for chunk in response.content.iter_any():
+                if out := b"".join(told for event in splitter.feed(chunk) for told in rewriter.take(event)):
+                    if call.request.facts.first_at is None:
+                        call.request.facts.first_at = self._clock()
+                    await send({"type": "http.response.body", "body": out, "more_body": True})
+            await send({"type": "http.response.body", "body": b"".join(rewriter.end())})
+        except (aiohttp.ClientError, OSError, TooLong):
+            raise Unavailable("the model broke off its answer", code="stream_broken") from None
+        finally:
+            if call.usage.output is None:
+                call.usage.output = rewriter.chunks
+
+    def _settle(self, call: Call) -> None:
+        """What was used takes the place of what was reserved; a request that reached no model used nothing."""
+        used = 0
+        if call.target is not None:
+            guess = len(call.text) // _BYTES_PER_TOKEN
+            used = (call.usage.input if call.usage.input is not None else guess) + (call.usage.output or 0)
+            call.request.facts.usage = call.usage
+            call.request.facts.cost = cost(call.served.price or call.target.price, call.usage)
+            if call.usage.output:
+                self._means.add(call.served.name, call.usage.output)
+        self._counters.settle(call.grant, tokens=used, now=self._clock())
+
+
+def _read(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}", code="invalid_json") from None
+
+
+def _bound(body: Mapping[str, Any], served: Served) -> None:
+    """Raises `Invalid` for more tokens than any target can write."""
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        asked = body.get(name)
+        for target in served.targets:
+            if asked is not None and target.max_output_tokens is not None and asked > target.max_output_tokens:
+                raise Invalid(f"{name}: {served.name} writes at most {target.max_output_tokens} tokens", param=name)
+
+
+def _deadline(headers: Mapping[bytes, bytes]) -> float:
+    """The caller's, in seconds; infinite where there is none."""
+    found = []
+    for name in _DEADLINES:
+        try:
+            found.append(float(headers.get(name, b"inf")))
+        except ValueError:
+            continue
+    return min((seconds for seconds in found if seconds > 0), default=float("inf"))
+
+
+def _headers(call: Call) -> dict[str, str]:
+    return {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if call.streams else "application/json",
+        "accept-encoding": "identity",
+        "x-request-id": call.request.id,
+    }
+
+
+async def _begin(request: Request, response: aiohttp.ClientResponse, *, length: int | None = None) -> None:
+    headers = [*passed_on(response.headers.items()), *request.own_headers()]
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    request.begun = True
+    request.facts.status = response.status
+    await request.tell({"type": "http.response.start", "status": response.status, "headers": headers})

@@ -1,0 +1,88 @@
+"""One request of a caller, and what is sent to it whatever comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bud.gateway.idempotency import Kept
+from bud.gateway.limits import State, headers
+from bud.gateway.metrics import Facts
+from bud.gateway.refusal import Invalid
+
+Message = MutableMapping[str, Any]
+
+JSON_BYTES = 25 * 1024 * 1024
+"""The most that a JSON body may have."""
+
+
+class Gone(Exception):
+    """The caller has hung up."""
+
+
+@dataclass(slots=True)
+class Request:
+    """`begun` says whether an answer is on its way, and `streams` that it is one of events.
+
+    `states` are the limits to tell of; `began` is in epoch seconds.
+    """
+
+    scope: MutableMapping[str, Any]
+    receive: Callable[[], Awaitable[Message]]
+    send: Callable[[Message], Awaitable[None]]
+    id: str
+    began: float
+    begun: bool = False
+    streams: bool = False
+    states: tuple[State, ...] = ()
+    facts: Facts = field(default_factory=Facts)
+    kept: Kept | None = None
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.headers = dict(self.scope["headers"])
+
+    def own_headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer carries."""
+        return [(b"x-request-id", self.id.encode()), *headers(self.states)]
+
+    async def tell(self, message: Message) -> None:
+        """A part of the answer, on its way to the caller and into what is kept of it."""
+        if self.kept is not None:
+            self.kept.take(message)
+        await self.send(message)
+
+    async def replay(self, kept: Kept) -> None:
+        """The answer that the same request had before. Raises `Invalid` (409) while there is none."""
+        body = kept.whole()
+        headers = [*kept.headers, *self.own_headers(), (b"idempotent-replayed", b"true")]
+        self.facts.status = kept.status
+        await self.send({"type": "http.response.start", "status": kept.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def body(self, most: int = JSON_BYTES) -> bytes:
+        """All of it. Raises `Invalid` (413) for more than `most` bytes, and `Gone`."""
+        told = self.headers.get(b"content-length", b"")
+        if told.isdigit() and int(told) > most:
+            raise _too_large(most)
+        chunks, size = list[bytes](), 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > most:
+                raise _too_large(most)
+            if not message.get("more_body"):
+                return b"".join(chunks)
+
+    async def gone(self) -> None:
+        """Returns when the caller has hung up; only after the whole body was read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+def _too_large(most: int) -> Invalid:
+    return Invalid(f"the body is larger than {most // (1024 * 1024)} MiB", code="request_too_large", status=413)

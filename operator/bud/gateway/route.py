@@ -1,0 +1,107 @@
+"""Which target, and which of its pods, is asked first and which next."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bud.gateway.catalog import Served, Target
+
+_OPENS_AFTER = 5
+"""Faults in a row after which nothing more is sent to an address for a while."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0
+_BOUND = 1.25
+"""How many times the mean of requests under way an address may have and still keep its conversations (Mirrokni,
+Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads")."""
+
+
+@dataclass(slots=True)
+class _Address:
+    under_way: int = 0
+    faults: int = 0
+    pause: float = 0.0
+    closed_until: float = 0.0
+
+
+class Board:
+    """What one process knows of addresses: requests under way and faults in a row."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, _Address] = defaultdict(_Address)
+
+    def begin(self, url: str) -> None:
+        self._addresses[url].under_way += 1
+
+    def end(self, url: str) -> None:
+        self._addresses[url].under_way -= 1
+
+    def worked(self, url: str) -> None:
+        at = self._addresses[url]
+        at.faults, at.pause, at.closed_until = 0, 0.0, 0.0
+
+    def failed(self, url: str, *, now: float) -> None:
+        at = self._addresses[url]
+        at.faults += 1
+        if at.faults >= _OPENS_AFTER:
+            at.pause = min(_LONGEST_PAUSE, at.pause * 2 or _FIRST_PAUSE)
+            at.closed_until = now + at.pause
+
+    def is_open(self, url: str, *, now: float) -> bool:
+        """Whether something may be sent: an address whose pause is over is tried again."""
+        at = self._addresses.get(url)
+        return at is None or at.closed_until <= now
+
+    def under_way(self, url: str) -> int:
+        at = self._addresses.get(url)
+        return at.under_way if at is not None else 0
+
+
+def order(served: Served, board: Board, *, prefix: bytes, now: float) -> Iterator[tuple[Target, str]]:
+    """Targets with an address of each, in the order in which they are tried; it ends when nothing is left to try."""
+    targets = [target for target in served.targets if target.urls and target.weight > 0]
+    tried = set[str]()
+    for _ in range(served.retries + 1):
+        if not targets:
+            break
+        target = _choose(served, targets, board, prefix=prefix, now=now)
+        yield target, (url := _address(target, board, tried, prefix=prefix, now=now))
+        tried.add(url)
+        if len(targets) > 1:
+            targets = [other for other in targets if other is not target]
+    for target in served.fallbacks:
+        if target.urls:
+            yield target, _address(target, board, tried, prefix=prefix, now=now)
+
+
+def _choose(served: Served, targets: Sequence[Target], board: Board, *, prefix: bytes, now: float) -> Target:
+    usable = [t for t in targets if any(board.is_open(url, now=now) for url in t.urls)] or targets
+    if len(usable) == 1:
+        return usable[0]
+    if served.strategy == "LeastRequests":
+        return min(usable, key=lambda t: sum(map(board.under_way, t.urls)) / t.weight)
+    if served.strategy == "PrefixAffinity":
+        ids = [target.id for target in usable]
+        return usable[ids.index(_nearest(ids, [0] * len(ids), prefix))]
+    return random.choices(usable, weights=[target.weight for target in usable])[0]
+
+
+def _address(target: Target, board: Board, tried: set[str], *, prefix: bytes, now: float) -> str:
+    if len(target.urls) == 1:
+        return target.urls[0]
+    usable = [url for url in target.urls if url not in tried and board.is_open(url, now=now)]
+    usable = usable or [url for url in target.urls if url not in tried] or list(target.urls)
+    return _nearest(usable, [board.under_way(url) for url in usable], prefix)
+
+
+def _nearest(names: Sequence[str], under_way: Sequence[int], prefix: bytes) -> str:
+    """By rendezvous hashing, the first for this beginning of a conversation that has not too much to do."""
+    most = _BOUND * (sum(under_way) + 1) / len(names)
+    ranked = sorted(zip(names, under_way, strict=True), key=lambda one: _rank(one[0], prefix))
+    return next((name for name, busy in ranked if busy < max(1.0, most)), ranked[0][0])
+
+
+def _rank(name: str, prefix: bytes) -> bytes:
+    return hashlib.blake2b(name.encode(), key=hashlib.blake2b(prefix, digest_size=16).digest(), digest_size=8).digest()

@@ -1,0 +1,127 @@
+"""Server-sent events on their way to the caller: whole events in, what the caller gets out. Pure.
+
+Events pass as they came, but for the name of the model, for usage that only the gateway asked for, and for the
+metadata in the last chunk of data. A chunk that ends a choice is kept back until the next event tells whether it was
+the last; all others go on at once. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from bud.gateway.splice import add_member, rename_model
+from bud.gateway.usage import Usage
+
+_DONE = b"[DONE]"
+_MOST = 16 * 1024 * 1024
+
+
+class TooLong(Exception):
+    """An event is longer than any that is meant."""
+
+
+class Splitter:
+    """Bytes as they come, into whole events."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Events that are now whole, without the empty line at their end."""
+        text = self._rest + chunk if self._rest else chunk
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        *whole, self._rest = text.split(b"\n\n")
+        if len(self._rest) > _MOST:
+            raise TooLong
+        return whole
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The data of an event; None when it has none, as a comment that keeps the connection alive."""
+    if event.startswith(b"data:") and b"\n" not in event:
+        return event[5:].strip()
+    lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None
+
+
+@dataclass(slots=True)
+class Rewriter:
+    """What the caller gets of each event.
+
+    `upstream` and `name` are what the target and the caller call the model. `shows_usage` is whether the caller gets
+    usage. `metadata` gives `conduit_metadata` from the usage, once it is known; None: none is wanted.
+    """
+
+    upstream: str
+    name: str
+    shows_usage: bool
+    metadata: Callable[[Usage], Mapping[str, Any]] | None
+    usage: Usage
+    chunks: int = 0
+    _held: tuple[bytes, bytes] | None = None
+    """An event and its data, which may be the last."""
+
+    def take(self, event: bytes) -> Iterator[bytes]:
+        """Events for the caller, whole and ready to be sent."""
+        data = data_of(event)
+        if data is None:
+            yield event + b"\n\n"
+            return
+        if data == _DONE:
+            yield from self.end()
+            yield b"data: [DONE]\n\n"
+            return
+        self.chunks += 1
+        changed = rename_model(data, self.upstream, self.name) if self.upstream != self.name else data
+        if b'"usage"' in data and self._read_usage(data) and not self.shows_usage:
+            return
+        yield from self._release()
+        if self.metadata is not None and _may_be_last(data):
+            self._held = event, changed
+        else:
+            yield _with(event, data, changed)
+
+    def end(self) -> Iterator[bytes]:
+        """What was kept back; nothing comes after it but the mark of the end, where there is one."""
+        if self._held is not None:
+            (event, data), self._held = self._held, None
+            told = add_member(data, "conduit_metadata", self.metadata(self.usage)) if self.metadata else data
+            yield _with(event, b"", told)
+
+    def _read_usage(self, data: bytes) -> bool:
+        """Whether the chunk tells usage and nothing else."""
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return False
+        if not isinstance(chunk, dict):
+            return False
+        told = chunk.get("usage") or (chunk.get("response") or {}).get("usage")
+        self.usage.read(told)
+        return bool(told) and chunk.get("choices") == []
+
+    def _release(self) -> Iterator[bytes]:
+        if self._held is not None:
+            (event, data), self._held = self._held, None
+            yield _with(event, b"", data)
+
+
+def _may_be_last(data: bytes) -> bool:
+    """Whether a chunk ends a choice, tells usage alone, or ends a response."""
+    at = data.rfind(b'"finish_reason"')
+    if at >= 0:
+        return not data[at + 15 :].lstrip(b" :").startswith(b"null")
+    return b'"response.completed"' in data or b'"response.incomplete"' in data or b'"usage"' in data
+
+
+def _with(event: bytes, before: bytes, data: bytes) -> bytes:
+    """The event with other data; its name and id stay."""
+    if data == before:
+        return event + b"\n\n"
+    others = [line for line in event.split(b"\n") if not line.startswith(b"data:")]
+    return b"\n".join([*others, b"data: " + data, b"", b""])

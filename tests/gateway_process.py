@@ -1,0 +1,107 @@
+"""`bud-gateway` as a process on loopback, with objects from a folder, for tests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.tiny_engine import free_port
+
+KEY = "bud_alice"
+START_SECONDS = 30.0
+
+
+def made(kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """One of our objects, in the namespace `default`."""
+    return {"apiVersion": "bud.studio/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": dict(spec)}
+
+
+def project(**spec: Any) -> dict[str, Any]:
+    return made("Project", "team", {"namespace": "default", **spec})
+
+
+def key(name: str = "alice", secret: str = KEY, **spec: Any) -> dict[str, Any]:
+    return made("APIKey", name, {"hash": hashlib.sha256(secret.encode()).hexdigest(), **spec})
+
+
+def provider(name: str, url: str, *models: str, **spec: Any) -> dict[str, Any]:
+    offers = [{"name": model} for model in models]
+    return made("Provider", name, {"kind": "OpenAICompatible", "baseURL": url, "models": offers, **spec})
+
+
+class GatewayProcess:
+    """One gateway; `write` changes what it reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder.parent / f"{folder.name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def write(self, *objects: Mapping[str, Any], file: str = "objects.yaml") -> None:
+        """Replaces a file as a whole, as tools that write configuration do."""
+        fresh = self.folder / f"{file}.new"
+        fresh.write_text(yaml.safe_dump_all(objects))
+        os.replace(fresh, self.folder / file)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "bud.gateway", "--from", str(self.folder), "--port", str(self.port)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._healthy():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the gateway did not start: {self.log}")
+            time.sleep(0.05)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        assert self._process is not None
+        return self._process.wait(timeout=60)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(timeout=60)
+
+    def _healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def running_gateway(folder: Path, *objects: Mapping[str, Any]) -> Iterator[GatewayProcess]:
+    folder.mkdir(exist_ok=True)
+    gateway = GatewayProcess(folder)
+    gateway.write(*objects)
+    gateway.start()
+    try:
+        yield gateway
+    finally:
+        gateway.stop()

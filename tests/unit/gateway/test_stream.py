@@ -1,0 +1,132 @@
+"""Events on their way to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bud.gateway.splice import add_member, rename_model
+from bud.gateway.stream import Rewriter, Splitter, data_of
+from bud.gateway.usage import Usage
+
+
+def chunk(text: str | None = None, *, model: str = "up", finish: str | None = None, **more: object) -> bytes:
+    delta = {"content": text} if text is not None else {}
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
+    return orjson.dumps({"id": "c", "model": model, "choices": choices, **more})
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 5}
+LAST = orjson.dumps({"id": "c", "model": "up", "choices": [], "usage": USAGE})
+
+
+def passed(*data: bytes, shows_usage: bool = False, metadata: bool = True, name: str = "mine") -> list[bytes]:
+    rewriter = Rewriter("up", name, shows_usage, (lambda usage: {"cost": usage.output}) if metadata else None, Usage())
+    return [*(event for one in data for event in rewriter.take(b"data: " + one)), *rewriter.end()]
+
+
+def told(events: list[bytes]) -> Iterator[dict[str, object] | str]:
+    for event in events:
+        data = event.removeprefix(b"data: ").removesuffix(b"\n\n")
+        yield "done" if data == b"[DONE]" else orjson.loads(data)
+
+
+def test_metadata_stands_in_the_last_chunk_and_usage_that_nobody_asked_for_is_kept_back() -> None:
+    found = list(told(passed(chunk("a"), chunk(finish="stop"), LAST, b"[DONE]")))
+    assert [one if isinstance(one, str) else one.get("conduit_metadata") for one in found] == [
+        None,
+        {"cost": 5},
+        "done",
+    ]
+    assert all(
+        one == "done" or (isinstance(one, dict) and one["model"] == "mine" and "usage" not in one) for one in found
+    )
+
+
+def test_usage_that_the_caller_asked_for_is_the_last_chunk_and_carries_the_metadata() -> None:
+    found = list(told(passed(chunk("a"), chunk(finish="stop"), LAST, b"[DONE]", shows_usage=True)))
+    assert isinstance(found[2], dict)
+    assert (found[2]["usage"], found[2]["conduit_metadata"]) == (USAGE, {"cost": 5})
+    assert found[3] == "done"
+
+
+def test_without_metadata_nothing_is_kept_back_and_no_byte_is_changed() -> None:
+    events = [chunk("a", model="mine"), chunk(finish="stop", model="mine")]
+    found = passed(*events, metadata=False)
+    assert found == [b"data: " + event + b"\n\n" for event in events]
+
+
+def test_a_word_goes_on_at_once_and_only_an_end_waits() -> None:
+    rewriter = Rewriter("up", "up", False, lambda usage: {}, Usage())
+    assert len(list(rewriter.take(b"data: " + chunk("a")))) == 1
+    assert list(rewriter.take(b"data: " + chunk(finish="stop"))) == []
+    assert len(list(rewriter.take(b"data: [DONE]"))) == 2
+
+
+def test_a_stream_that_ends_without_a_mark_loses_nothing() -> None:
+    found = list(told(passed(chunk("a"), chunk(finish="stop"))))
+    assert [isinstance(one, dict) and "conduit_metadata" in one for one in found] == [False, True]
+
+
+def test_names_of_events_and_comments_pass_and_a_response_ends_with_the_metadata() -> None:
+    rewriter = Rewriter("up", "mine", True, lambda usage: {"cost": usage.output}, Usage())
+    data = orjson.dumps({"type": "response.completed", "response": {"model": "up", "usage": {"output_tokens": 4}}})
+    events = [b": keep-alive", b"event: response.completed\ndata: " + data]
+    found = [*(told for event in events for told in rewriter.take(event)), *rewriter.end()]
+    assert found[0] == b": keep-alive\n\n"
+    name, line, *rest = found[1].split(b"\n")
+    assert (name, rest) == (b"event: response.completed", [b"", b""])
+    assert orjson.loads(line.removeprefix(b"data: ")) == {
+        "type": "response.completed",
+        "response": {"model": "mine", "usage": {"output_tokens": 4}},
+        "conduit_metadata": {"cost": 4},
+    }
+
+
+def test_of_several_choices_each_end_goes_on_with_the_next() -> None:
+    found = list(told(passed(chunk(finish="stop"), chunk(finish="length"), b"[DONE]")))
+    assert [isinstance(one, dict) and "conduit_metadata" in one for one in found] == [False, True, False]
+
+
+@given(st.lists(st.text(max_size=20), max_size=8), st.lists(st.integers(1, 30), min_size=1, max_size=60), st.booleans())
+def test_events_are_whole_wherever_the_bytes_are_cut(words: list[str], cuts: list[int], windows: bool) -> None:
+    end = b"\r\n\r\n" if windows else b"\n\n"
+    data = [orjson.dumps({"word": word}) for word in words]
+    text, splitter, found, at = b"".join(b"data: " + one + end for one in data), Splitter(), list[bytes](), 0
+    while at < len(text):
+        size = cuts[at % len(cuts)]
+        found += [data_of(event) or b"" for event in splitter.feed(text[at : at + size])]
+        at += size
+    assert found == data
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        (b'{"model":"up","x":1}', b'{"model":"mine","x":1}'),
+        (b'{"x": 1.50, "model" : "up"}', b'{"x": 1.50, "model" : "mine"}'),
+        (b'{"text":"say \\"model\\":\\"up\\"","model":"up"}', b'{"text":"say \\"model\\":\\"up\\"","model":"mine"}'),
+        (b'{"model":"another"}', b'{"model":"another"}'),
+        (b'{"x":1}', b'{"x":1}'),
+    ],
+)
+def test_only_the_name_of_the_model_changes(text: bytes, after: bytes) -> None:
+    assert rename_model(text, "up", "mine") == after
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        (b'{"a":1}', b'{"a":1,"m":{"b":2}}'),
+        (b'{"a":1} \n', b'{"a":1,"m":{"b":2}}'),
+        (b"{}", b'{"m":{"b":2}}'),
+        (b"{ }", b'{ "m":{"b":2}}'),
+        (b"[1]", b"[1]"),
+    ],
+)
+def test_a_member_is_added_at_the_end(text: bytes, after: bytes) -> None:
+    assert add_member(text, "m", {"b": 2}) == after
