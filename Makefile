@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 PYTEST ?=
 
-.PHONY: help demo test test-unit test-integration test-e2e soak bench bench-large lint format crds manifests image lock clean
+.PHONY: help demo test test-unit test-integration test-e2e soak bench bench-large bench-gateway lint format crds manifests image lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: $(READY) ## How fast, beside a bare client: about 10 minutes; writes docs
 
 bench-large: $(READY) ## How the cost grows with 1,000, 5,000 and 10,000 Deployments: about 45 minutes
 	$(RUN) tests.bench --large
+
+bench-gateway: $(READY) ## The gateway beside a bare relay and LiteLLM's proxy, one core each: about 8 minutes
+	$(RUN) tests.bench.gateway
 
 lint: $(READY) ## Style, types and layers
 	$(RUN) ruff check

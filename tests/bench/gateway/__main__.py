@@ -1,0 +1,195 @@
+"""`make bench-gateway`: the gateway beside a bare relay and LiteLLM's proxy, on one core, against the same upstream.
+
+The gateway under test has one core; the upstream and the callers share the other. All three are measured in one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.bench import report
+from tests.bench.gateway.load import Run, load
+from tests.bench.stage import usage
+from tests.gateway_process import KEY, GatewayProcess, key, project, provider
+from tests.tiny_engine import free_port
+
+SECONDS = 8.0
+_CORE, _OTHERS = {0}, {1}
+_LIMITS = {"requestsPerMinute": 10_000_000, "tokensPerMinute": 10_000_000_000, "requestsPerDay": 10_000_000_000}
+
+
+@dataclass
+class Server:
+    """One that is measured."""
+
+    name: str
+    port: int
+    pid: int
+    key: str = KEY
+
+
+def body(*, stream: bool) -> bytes:
+    """A question of some 200 bytes."""
+    asked = {"model": "bench", "messages": [{"role": "user", "content": "What is AI? " * 12}], "max_tokens": 50}
+    return json.dumps(asked | ({"stream": True} if stream else {})).encode()
+
+
+def request(server: Server, *, stream: bool) -> bytes:
+    """The whole request, as bytes."""
+    content = body(stream=stream)
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {server.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+@contextmanager
+def _program(command: list[str], *, core: set[int], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            ["taskset", "--cpu-list", ",".join(map(str, core)), *command],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE if "upstream" in command[-1] else log,
+            stderr=log,
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _await(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "it ended"
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5).status_code < 500:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError(f"nothing answers on port {port}")
+
+
+@contextmanager
+def _gateway(folder: Path, url: str) -> Iterator[Server]:
+    folder.mkdir()
+    process = GatewayProcess(folder)
+    offers = [{"name": "bench", "pricing": {"inputTokensPer1k": "0.1", "outputTokensPer1k": "0.2"}}]
+    process.write(project(limits=_LIMITS), key(limits=_LIMITS), provider("p", url, models=offers))
+    process.start()
+    os.sched_setaffinity(process.pid, _CORE)
+    try:
+        yield Server("bud-gateway", process.port, process.pid)
+    finally:
+        process.stop()
+
+
+@contextmanager
+def _bare(url: str) -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--no-access-log", "--lifespan", "on"]
+    with _program([*command, "tests.bench.gateway.bare:app"], core=_CORE, BENCH_UPSTREAM=url) as process:
+        _await(port, "/", process)
+        yield Server("bare relay", port, process.pid)
+
+
+@contextmanager
+def _litellm(folder: Path, url: str) -> Iterator[Server]:
+    """LiteLLM's proxy, in an environment of its own in the user's cache."""
+    home = Path.home() / ".cache/bud-operator/litellm"
+    python = home / "bin/python"
+    if not (home / ".ready").exists():
+        report.say("installing LiteLLM's proxy into an environment of its own …")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "litellm[proxy]"], check=True)
+        (home / ".ready").touch()
+    port = free_port()
+    model = {"model_name": "bench", "litellm_params": {"model": "openai/bench", "api_base": url, "api_key": "none"}}
+    config = folder / "litellm.yaml"
+    config.write_text(json.dumps({"model_list": [model], "general_settings": {"master_key": "sk-bench"}}))
+    command = [str(home / "bin/litellm"), "--config", str(config), "--port", str(port), "--num_workers", "1"]
+    with _program(command, core=_CORE, LITELLM_LOG="ERROR", PATH=f"{home / 'bin'}:{os.environ['PATH']}") as process:
+        _await(port, "/health/liveliness", process)
+        yield Server("LiteLLM", port, process.pid, key="sk-bench")
+
+
+def _ms(values: list[float], part: float) -> str:
+    ordered = sorted(values)
+    return f"{1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))]:.2f}"
+
+
+async def _busy(server: Server, *, connections: int, stream: bool) -> tuple[Run, float]:
+    """As fast as it goes; and the CPU of each request, in microseconds."""
+    asked = request(server, stream=stream)
+    await load(server.port, asked, connections=connections, seconds=1.0)
+    before = usage(server.pid).cpu
+    run = await load(server.port, asked, connections=connections, seconds=SECONDS)
+    assert not run.failed, f"{server.name}: {run.failed} of {len(run.whole)} failed"
+    return run, 1e6 * (usage(server.pid).cpu - before) / len(run.whole)
+
+
+async def _measure(server: Server) -> list[str]:
+    rows = []
+    rates: dict[tuple[int, bool], float] = {}
+    for connections, stream in ((1, False), (16, False), (64, False), (16, True), (64, True)):
+        run, cpu = await _busy(server, connections=connections, stream=stream)
+        rates[connections, stream] = run.rate
+        what = f"{'streams of 50 chunks' if stream else 'JSON'}, {connections} connections"
+        rows.append(f"| {server.name} | {what} | {run.rate:,.0f} | {cpu:,.0f} | | | |\n")
+    for connections, stream in ((16, False), (64, True)):
+        rate = rates[connections, stream] / 2
+        run = await load(
+            server.port, request(server, stream=stream), connections=connections, seconds=SECONDS, rate=rate
+        )
+        what = f"{'streams' if stream else 'JSON'}, {connections} connections, half load"
+        times = run.first if stream else run.whole
+        rows.append(
+            f"| {server.name} | {what} | {run.rate:,.0f} | | {1000 * statistics.median(times):.2f} | {_ms(times, 0.99)} | "
+            f"{usage(server.pid).memory / 1e6:.0f} |\n"
+        )
+    for row in rows:
+        print(row, end="", flush=True)
+    return rows
+
+
+def main() -> None:
+    load_before = report.loads()
+    os.sched_setaffinity(0, _OTHERS)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        model = stack.enter_context(_program([sys.executable, "-m", "tests.bench.gateway.upstream"], core=_OTHERS))
+        assert model.stdout is not None
+        port = int(model.stdout.readline())
+        url = f"http://127.0.0.1:{port}/v1"
+        rows = asyncio.run(_measure(Server("the upstream itself", port, model.pid)))
+        for made in (_bare(url), _gateway(folder / "objects", url), _litellm(folder, url)):
+            with made as server:
+                rows += asyncio.run(_measure(server))
+    head = "| What | Load | requests/s | CPU us each | p50 ms | p99 ms | memory MB |\n|---|---|---|---|---|---|---|\n"
+    report.write("bench-gateway", [("JSON and streams", head + "".join(rows))], load=load_before)
+
+
+if __name__ == "__main__":
+    main()
