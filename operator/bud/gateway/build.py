@@ -25,7 +25,7 @@ from bud.api.route import RouteSpec
 from bud.api.route import Target as RouteTarget
 from bud.gateway.catalog import Catalog, Key, Price, Project, Served, Spending, Target, meters
 from bud.gateway.prices import Published, published
-from bud.gateway.providers import address, credentials, label
+from bud.gateway.providers import Reached, reached
 
 Raw = Mapping[str, Any]
 _M = TypeVar("_M", bound=BaseModel)
@@ -162,9 +162,11 @@ class _Builder:
             if (spec := self._parsed(ProviderSpec, raw)) is None:
                 continue
             secret = self._secret(raw, spec.credentials_secret_ref.name) if spec.credentials_secret_ref else {}
-            url, headers = address(spec), credentials(spec, secret)
+            if spec.kind == "Bedrock" and not secret:
+                self._trouble(raw, "no Secret with credentials: requests go unsigned, and are refused")
+            reach = reached(spec, secret)
             for model in spec.models:
-                yield model.name, spec, _offer(raw, spec, model, (url, headers))
+                yield model.name, spec, _offer(raw, spec, model, reach)
 
     def _routes(
         self, namespace: str, deployments: list[tuple[Target, bool]], offers: list[tuple[str, ProviderSpec, Target]]
@@ -217,17 +219,20 @@ class _Builder:
         )
 
 
-def _offer(raw: Raw, spec: ProviderSpec, model: ProviderModel, reached: tuple[str, Mapping[str, str]]) -> Target:
-    url, headers = reached
+def _offer(raw: Raw, spec: ProviderSpec, model: ProviderModel, reach: Reached) -> Target:
     name = model.upstream_name or model.name
     price = _price(model.pricing) or published(spec.kind, name)
     window = price.context_length if isinstance(price, Published) else None
     return Target(
         id=f"{raw['metadata']['name']}/{model.name}",
-        provider=label(spec.kind),
+        provider=reach.label,
         model=name,
-        urls=(url,),
-        headers=headers,
+        urls=(reach.url(name),),
+        query=reach.query,
+        headers=reach.headers,
+        translator=reach.translator,
+        most=reach.most,
+        functions=reach.functions,
         price=price,
         capabilities=model.capabilities,
         context_length=model.context_length or window,

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bud.api.limits import Limits
 from bud.gateway.prices import Published
+
+if TYPE_CHECKING:
+    from bud.gateway.translate.wire import Translator
 
 Strategy = Literal["Weighted", "LeastRequests", "PrefixAffinity"]
 
@@ -90,7 +93,9 @@ class Target:
     """What answers: where, under which name, and with which headers.
 
     `urls` are base URLs up to and including `/v1`, one for each pod where pods are known. `provider` is what
-    `conduit_metadata` tells. `headers` hold the gateway's own credentials.
+    `conduit_metadata` tells. `headers` hold the gateway's own credentials. `query` ends every address, with its `?`.
+    `translator` is None for those that speak OpenAI's format; `most` is their name for the most tokens of a chat's
+    answer, and `functions` whether they know the older functions.
     """
 
     id: str
@@ -106,6 +111,10 @@ class Target:
     timeout: float = 600.0
     created: int = 0
     ready: bool = True
+    query: str = ""
+    translator: Translator | None = None
+    most: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    functions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

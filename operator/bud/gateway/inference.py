@@ -17,10 +17,12 @@ from bud.gateway.limits import Counters, Grant
 from bud.gateway.models import find
 from bud.gateway.paths import Place
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
-from bud.gateway.relay import Errand, Relay, passed_on
+from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.request import Gone, Request
 from bud.gateway.splice import add_member, rename_model
 from bud.gateway.stream import Rewriter, Splitter, TooLong
+from bud.gateway.translate.wire import Sent
+from bud.gateway.upstream import sent
 from bud.gateway.usage import Usage, cost
 
 _BYTES_PER_TOKEN = 4
@@ -64,14 +66,10 @@ class Call:
     def streams(self) -> bool:
         return self.body.get("stream") is True
 
-    def sent(self, target: Target) -> bytes:
-        """The body for a target: as it came, but for the model's name and the usage that a stream is to end with."""
-        wanted: dict[str, Any] = {}
-        if target.model != self.served.name:
-            wanted["model"] = target.model
-        if self.asks_usage and not self.shows_usage:
-            wanted["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
-        return orjson.dumps(self.body | wanted) if wanted else self.text
+    def sent(self, target: Target) -> Sent:
+        """The request for a target. Raises `Refusal` for what it cannot be asked."""
+        request = self.request
+        return sent(self.endpoint, self.body, self.text, target=target, id=request.id, now=request.began)
 
     @property
     def asks_usage(self) -> bool:
@@ -178,14 +176,14 @@ class Inference:
             watcher.cancel()
 
     async def _relayed(self, call: Call) -> None:
-        errand = Errand(call.endpoint, call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES])
+        errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES])
         async with self._relay.ask(call.served, errand) as (target, response):
             call.target = target
             call.request.facts.provider = target.provider
             streams = response.headers.get("content-type", "").startswith("text/event-stream")
             await (self._stream if streams else self._whole)(call, target, response)
 
-    async def _whole(self, call: Call, target: Target, response: aiohttp.ClientResponse) -> None:
+    async def _whole(self, call: Call, target: Target, response: Answer) -> None:
         try:
             text = await response.read()
         except (aiohttp.ClientError, OSError) as error:
@@ -209,7 +207,7 @@ class Inference:
             text = add_member(text, "conduit_metadata", call.metadata(call.usage, now=self._clock()))
         return text
 
-    async def _stream(self, call: Call, target: Target, response: aiohttp.ClientResponse) -> None:
+    async def _stream(self, call: Call, target: Target, response: Answer) -> None:
         metadata = None
         if call.key.project.response_metadata:
             metadata = lambda usage: call.metadata(usage, now=self._clock())  # noqa: E731
@@ -280,7 +278,7 @@ def _headers(call: Call) -> dict[str, str]:
     }
 
 
-async def _begin(request: Request, response: aiohttp.ClientResponse, *, length: int | None = None) -> None:
+async def _begin(request: Request, response: Answer, *, length: int | None = None) -> None:
     headers = [*passed_on(response.headers.items()), *request.own_headers()]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from bud.gateway.catalog import Served, Target
 from bud.gateway.refusal import Refusal, Unavailable, of_status
 from bud.gateway.route import Board, order
+from bud.gateway.translate.answer import Translated
+from bud.gateway.translate.wire import Sent
 
 log = logging.getLogger("bud.gateway")
 
@@ -27,12 +30,17 @@ _TOLD_BYTES = 64 * 1024
 """How much of an upstream's error is read."""
 
 
+Answer = aiohttp.ClientResponse | Translated
+
+
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What is to be sent: `body` gives the bytes for a target, `prefix` the beginning of its conversation."""
+    """What is to be sent: `sent` makes it for a target, `prefix` is the beginning of its conversation.
 
-    path: str
-    body: Callable[[Target], bytes]
+    `sent` may raise `Refusal` for what the target cannot be asked.
+    """
+
+    sent: Callable[[Target], Sent]
     headers: Mapping[str, str]
     prefix: bytes = b""
 
@@ -55,8 +63,8 @@ class Relay:
         await self._session.close()
 
     @asynccontextmanager
-    async def ask(self, served: Served, errand: Errand) -> AsyncIterator[tuple[Target, aiohttp.ClientResponse]]:
-        """An answer below 400, while the block runs.
+    async def ask(self, served: Served, errand: Errand) -> AsyncIterator[tuple[Target, Answer]]:
+        """An answer below 400 in OpenAI's format, while the block runs.
 
         Raises `Refusal`: what the last one asked had to say, or `Unavailable` when none could be reached.
         """
@@ -69,11 +77,13 @@ class Relay:
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
             self._board.begin(url)
             try:
-                answer = await self._try(served, target, url, errand)
+                sent = errand.sent(target)
+                answer = await self._try(served, target, url, sent=sent, headers=errand.headers)
                 if isinstance(answer, aiohttp.ClientResponse):
                     self._board.worked(url)
                     try:
-                        yield target, answer
+                        reader = sent.reader
+                        yield target, answer if reader is None else Translated(answer, reader, streams=sent.streams)
                     finally:
                         answer.release() if answer.content.is_eof() else answer.close()
                     return
@@ -83,27 +93,37 @@ class Relay:
             self._board.failed(url, now=now())
         raise refusal
 
-    async def _try(self, served: Served, target: Target, url: str, errand: Errand) -> aiohttp.ClientResponse | Refusal:
+    async def _try(
+        self, served: Served, target: Target, url: str, *, sent: Sent, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse | Refusal:
         """An answer, or a fault after which the next may be asked. Raises `Refusal` where that cannot help."""
-        headers = {**errand.headers, **target.headers}
+        full = f"{url}/{sent.path}{target.query}"
+        headers = {**headers, **target.headers, **sent.headers}
+        if target.translator is not None:
+            headers |= target.translator.signed(full, sent.body)
         try:
             response = await self._session.post(
-                f"{url}/{errand.path}", data=errand.body(target), headers=headers, allow_redirects=False
+                # As it is written: what was signed must be what is sent.
+                URL(full, encoded=target.translator is not None),
+                data=sent.body,
+                headers=headers,
+                allow_redirects=False,
             )
             if response.status < 300:
                 return response
             async with response:
-                refusal = await _refusal(response, target)
+                status, refusal = await _refusal(response, target)
         except (aiohttp.ClientError, OSError) as error:
             log.warning("%s cannot be reached: %s", target.id, str(error) or repr(error))
             return Unavailable(f"model '{served.name}' cannot be reached now; try again later")
-        if response.status == 429 or (response.status >= 500 and response.status != 501):
+        if status == 429 or (status >= 500 and status != 501):
             return refusal
         raise refusal
 
 
-async def _refusal(response: aiohttp.ClientResponse, target: Target) -> Refusal:
-    """What an upstream's error becomes; its words go on unless they are about its credentials."""
+async def _refusal(response: aiohttp.ClientResponse, target: Target) -> tuple[int, Refusal]:
+    """What an upstream's error is and becomes; its words go on unless they are about its credentials."""
+    status = response.status
     text = await response.content.read(_TOLD_BYTES)
     message, param, code = f"the model answered with status {response.status}", None, None
     try:
@@ -114,15 +134,16 @@ async def _refusal(response: aiohttp.ClientResponse, target: Target) -> Refusal:
         elif isinstance(told, dict):
             message = str(told.get("message") or message)
             param, code = _text(told.get("param")), _text(told.get("code"))
+            if target.translator is not None:
+                status = target.translator.status(status, told, response.headers.get("x-amzn-errortype", ""))
     except orjson.JSONDecodeError:
         pass
-    if 300 <= response.status < 400:
-        return Unavailable(
-            f"{target.provider} answers with a redirect, which is not followed", code="upstream_redirect"
-        )
-    if response.status in (401, 403):
+    if 300 <= status < 400:
+        words = f"{target.provider} answers with a redirect, which is not followed"
+        return status, Unavailable(words, code="upstream_redirect")
+    if status in (401, 403):
         log.error("%s refuses the gateway's credentials: status %d", target.id, response.status)
-    return of_status(response.status, message[:2000], param=param, code=code)
+    return status, of_status(status, message[:2000], param=param, code=code)
 
 
 def _text(value: object) -> str | None:

@@ -44,7 +44,7 @@ def running(answer: Answer) -> Iterator[Upstream]:
 
     async def serve() -> web.AppRunner:
         app = web.Application()
-        app.router.add_post("/v1/{path:.*}", take)
+        app.router.add_post("/{path:.*}", take)
         runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
