@@ -75,7 +75,10 @@ class ProviderSpec(Resource):
     )
     region: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(None, description="Region, for Bedrock.")
     api_version: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
-        None, description="Version of the API, for Azure and Anthropic. Default: the newest that is known."
+        None,
+        description="Version of the API. Azure: a date takes the older addresses, one for each deployment; default: "
+        "/openai/v1. "
+        "Anthropic: default 2023-06-01, the newest that takes temperature and top_p.",
     )
     models: Annotated[
         tuple[ProviderModel, ...], Field(min_length=1, max_length=512, json_schema_extra=list_map("name"))

@@ -3,7 +3,7 @@
 Addresses as the providers publish them: https://platform.openai.com/docs/api-reference,
 https://docs.together.ai/docs/openai-api-compatibility, https://docs.fireworks.ai/tools-sdks/openai-compatibility,
 https://docs.x.ai/docs/api-reference, https://learn.microsoft.com/azure/ai-services/openai/reference,
-https://docs.anthropic.com/en/api/overview, https://ai.google.dev/api,
+https://platform.claude.com/docs/en/api/overview, https://ai.google.dev/api,
 https://docs.aws.amazon.com/general/latest/gr/bedrock.html.
 """
 
@@ -78,8 +78,8 @@ def reached(spec: ProviderSpec, secret: Mapping[str, str]) -> Reached:
     if spec.kind == "Anthropic":
         from bud.gateway.translate.anthropic import VERSION, Anthropic  # noqa: PLC0415  few gateways translate
 
-        headers = {"anthropic-version": spec.api_version or VERSION} | _header("x-api-key", key)
-        return Reached(label, base, headers, translator=Anthropic())
+        translator = Anthropic(spec.api_version or VERSION)
+        return Reached(label, base, _header("x-api-key", key), translator=translator)
     if spec.kind == "Google":
         from bud.gateway.translate.google import Google  # noqa: PLC0415  few gateways translate
 

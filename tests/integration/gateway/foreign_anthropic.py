@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, strictly: https://docs.anthropic.com/en/api/messages."""
+"""Anthropic's Messages API, strictly: https://platform.claude.com/docs/en/api/messages."""
 
 from __future__ import annotations
 
@@ -84,10 +84,14 @@ async def anthropic(request: web.Request, body: Json) -> web.StreamResponse:
         demand(request.headers.get("x-api-key") == "sk-ant", "invalid x-api-key", 401)
         demand("authorization" not in request.headers, "two kinds of credentials", 401)
         demand(
-            request.headers.get("anthropic-version") in ("2023-06-01", "2023-01-01"),
+            request.headers.get("anthropic-version") in ("2023-06-01", "2026-10-21"),
             "anthropic-version: header is required",
         )
         asked = ARequest.model_validate(body)
+        unsampled = request.headers["anthropic-version"] == "2026-10-21"
+        demand(
+            not (unsampled and {"temperature", "top_p", "top_k"} & set(body)), "sampling parameters are not supported"
+        )
         matched(
             [
                 [(type(part).__name__, getattr(part, "id", getattr(part, "tool_use_id", ""))) for part in said.content]

@@ -263,9 +263,28 @@ def test_a_translated_provider_that_fails_is_followed_by_the_next_of_the_chain(c
 
 
 def test_parameters_of_anthropic_alone_pass(client: openai.OpenAI, upstreams: dict[str, Upstream]) -> None:
-    own = {"anthropic_version": "2023-01-01", "stop_sequences": ["\n\nHuman:"], "top_k": 5}
+    own = {"anthropic_version": "2026-10-21", "stop_sequences": ["\n\nHuman:"], "thinking": {"type": "adaptive"}}
     client.chat.completions.create(model=CLAUDE, messages=HI, stop="end", extra_body=own)
     _, headers, body = upstreams["Anthropic"].asked[-1]
-    assert headers["anthropic-version"] == "2023-01-01"
-    assert (body["stop_sequences"], body["top_k"], "anthropic_version" in body) == (["end", "\n\nHuman:"], 5, False)
+    assert headers["anthropic-version"] == "2026-10-21" and "anthropic_version" not in body
+    assert (body["stop_sequences"], body["thinking"]) == (["end", "\n\nHuman:"], own["thinking"])
     assert KEY not in str(headers)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_translated_stream_is_kept_for_its_idempotency_key_and_counted(
+    client: openai.OpenAI, gateway: GatewayProcess, upstreams: dict[str, Upstream], model: str
+) -> None:
+    asked = {"model": model, "messages": HI, "stream": True}
+    headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": f"once-{model}"}
+    counter = f'gen_ai_request_model="{model}",gen_ai_token_type="output"}} '
+
+    def written() -> float:
+        lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if counter in line)
+
+    before, tokens = sum(len(one.asked) for one in upstreams.values()), written()
+    first, again = (httpx.post(f"{gateway.url}/v1/chat/completions", json=asked, headers=headers) for _ in range(2))
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    assert sum(len(one.asked) for one in upstreams.values()) == before + 1
+    assert written() == tokens + 5

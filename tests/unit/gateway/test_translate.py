@@ -205,6 +205,8 @@ def said(*blocks: Json, **more: Any) -> Json:
         (GOOGLE, {"generationConfig": 1}, "generationConfig"),
         (BEDROCK, {"additionalModelRequestFields": 1}, "additionalModelRequestFields"),
         (ANTHROPIC, {"anthropic_version": "a\r\nb"}, "anthropic_version"),
+        *((ANTHROPIC, {"anthropic_version": "2026-10-21", name: 1}, name) for name in ("temperature", "top_p", "top_k")),
+        (Anthropic("2026-10-21"), {"temperature": 1}, "temperature"),
         (ANTHROPIC, {"tools": [{"type": "custom", "custom": {}}]}, "tools"),
         (ANTHROPIC, said({"type": "input_audio", "input_audio": {}}), "messages"),
         (ANTHROPIC, said({"type": "image_url"}), "messages"),
@@ -287,6 +289,7 @@ def test_a_stream_is_read_whatever_its_pieces_and_a_damaged_one_is_broken() -> N
     ("translator", "status", "told", "kind", "wanted"),
     [
         (ANTHROPIC, 529, {}, "", 503),
+        (ANTHROPIC, 402, {}, "", 401),
         (GOOGLE, 400, {"details": [{"reason": "API_KEY_INVALID"}]}, "", 401),
         (GOOGLE, 400, {"details": "no list"}, "", 400),
         (BEDROCK, 400, {}, "ExpiredTokenException:http://x", 401),

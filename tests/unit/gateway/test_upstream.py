@@ -42,7 +42,7 @@ def test_a_kind_has_its_address_and_its_header(kind: str, more: Any, url: str, h
     found = reached(spec(kind, **more), {"apiKey": "k"})
     assert found.url("gpt/4") + (f"|{found.query}" if found.query else "") == url
     assert found.headers[header].removeprefix("Bearer ") == "k"
-    assert set(found.headers) == {header} | ({"anthropic-version"} if kind == "Anthropic" else set())
+    assert set(found.headers) == {header}
 
 
 @pytest.mark.parametrize(

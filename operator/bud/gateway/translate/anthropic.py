@@ -1,10 +1,12 @@
 """Anthropic's Messages API. Pure.
 
-Format: https://docs.anthropic.com/en/api/messages, .../messages-streaming and .../errors.
+Format: https://platform.claude.com/docs/en/api/messages, .../build-with-claude/streaming, .../api/errors and
+.../api/versioning.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,9 @@ from bud.gateway.translate.wire import Json, Sent, Told
 
 WHOSE = "Anthropic"
 VERSION = "2023-06-01"
+"""The newest version of the API that takes every parameter of a chat."""
+_UNSAMPLED = "2026-10-21"
+"""The first version that refuses `temperature`, `top_p` and `top_k`, whatever their values."""
 _MOST = 4096
 """Tokens of an answer where nobody says: the API wants a number, and every one of its models writes so many."""
 _HONOURED = frozenset({"user", "response_format", "parallel_tool_calls", "stop_sequences", "anthropic_version"})
@@ -30,16 +35,22 @@ _FINISH = {
 _STATUS = {
     "invalid_request_error": 400,
     "authentication_error": 401,
+    "billing_error": 401,
     "permission_error": 403,
     "not_found_error": 404,
     "request_too_large": 413,
     "rate_limit_error": 429,
+    "timeout_error": 504,
     "overloaded_error": 503,
 }
 
 
 class Anthropic(wire.Translator):
     label = WHOSE
+
+    def __init__(self, version: str = VERSION) -> None:
+        """`version` is that of the API, for callers who name none."""
+        self._version = version
 
     def send(self, body: Json, told: Told, *, most: int | None) -> Sent:
         own = talk.check(body, _HONOURED, WHOSE)
@@ -51,25 +62,33 @@ class Anthropic(wire.Translator):
         }
         if system:
             sent["system"] = [text.raw for text in system]
-        sent |= _sampling(body) | _tools(body)
+        version = _version(body) or self._version
+        sent |= _sampling(body, version) | _tools(body)
         if schema := talk.wanted_schema(body, WHOSE):
             sent["output_config"] = {"format": {"type": "json_schema", "schema": schema["schema"]}}
         elif schema is not None:
             raise talk.cannot("response_format", f"{WHOSE} answers in JSON only by a json_schema")
         if (user := body.get("user")) is not None:
             sent["metadata"] = {"user_id": user}
-        version = body.get("anthropic_version")
-        if version is not None and not (isinstance(version, str) and version.isascii() and version.isprintable()):
-            raise Invalid("anthropic_version: a version such as 2023-06-01", param="anthropic_version")
-        headers = {"anthropic-version": version} if version else {}
+        headers = {"anthropic-version": version}
         return Sent("messages", orjson.dumps(sent | own), headers, AnthropicReader(told), body.get("stream") is True)
 
     def status(self, status: int, told: Mapping[str, Any], kind: str) -> int:
-        return 503 if status == 529 else status  # overloaded
+        return {529: 503, 402: 401}.get(status, status)  # overloaded; the gateway's account, not the caller's
 
 
-def _sampling(body: Json) -> Json:
+def _version(body: Json) -> str | None:
+    version = body.get("anthropic_version")
+    if version is not None and not (isinstance(version, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", version, re.ASCII)):
+        raise Invalid("anthropic_version: a version such as 2023-06-01", param="anthropic_version")
+    return version
+
+
+def _sampling(body: Json, version: str) -> Json:
     sent: Json = {}
+    for name in ("temperature", "top_p", "top_k"):
+        if body.get(name) is not None and version >= _UNSAMPLED:
+            raise talk.cannot(name, f"{WHOSE} takes it up to version {VERSION} of its API only; leave it out")
     if (temperature := talk.bounded(body, "temperature", 1, WHOSE)) is not None:
         sent["temperature"] = temperature
     if body.get("top_p") is not None:
