@@ -6,8 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from bud.gateway.asks import check
 from bud.gateway.refusal import Invalid, Refusal
+from bud.gateway.translate import functions
 from bud.gateway.translate.anthropic import Anthropic
 from bud.gateway.translate.bedrock import Bedrock
 from bud.gateway.translate.google import Google
@@ -301,3 +305,67 @@ def test_an_error_has_the_status_that_openai_would_give(
     translator: Translator, status: int, told: Json, kind: str, wanted: int
 ) -> None:
     assert translator.status(status, told, kind) == wanted
+
+
+WORDS = st.sampled_from(["text", "image_url", "file", "function", "json_schema", "refusal", "f", PNG, "{", ""])
+NAMES = (
+    "type",
+    "text",
+    "image_url",
+    "url",
+    "file",
+    "file_data",
+    "id",
+    "function",
+    "name",
+    "arguments",
+    "json_schema",
+    "schema",
+    "google",
+)
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=8,
+)
+BLOCKS = st.lists(st.dictionaries(st.sampled_from(NAMES), JUNK, max_size=4), max_size=3)
+MESSAGE = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["system", "user", "assistant", "tool", "function"]),
+        "content": BLOCKS | st.text(max_size=3),
+    },
+    optional={
+        "tool_calls": BLOCKS,
+        "tool_call_id": st.sampled_from(["f", ""]),
+        "name": WORDS,
+        "function_call": JUNK,
+        "thinking_blocks": JUNK,
+    },
+)
+OBJECT = st.dictionaries(st.sampled_from(NAMES), JUNK, max_size=4)
+ASKED = st.fixed_dictionaries(
+    {"model": st.just("m"), "messages": st.lists(MESSAGE, min_size=1, max_size=3)},
+    optional={
+        "tools": BLOCKS,
+        "tool_choice": OBJECT,
+        "functions": BLOCKS,
+        "function_call": OBJECT,
+        "response_format": OBJECT,
+        "generationConfig": JUNK,
+        "additionalModelRequestFields": JUNK,
+        "anthropic_version": JUNK,
+        "stop_sequences": JUNK,
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(body=ASKED, translator=st.sampled_from([ANTHROPIC, GOOGLE, BEDROCK]))
+def test_whatever_is_asked_is_sent_or_refused(body: Json, translator: Translator) -> None:
+    refused = None
+    try:
+        check("chat/completions", body)
+        translator.send(functions.as_tools(body) if functions.are_used(body) else body, TOLD, most=None)
+    except Refusal as refusal:
+        refused = refusal
+    assert refused is None or (refused.status == 400 and refused.param)

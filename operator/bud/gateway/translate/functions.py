@@ -44,9 +44,9 @@ def _messages(messages: Iterable[Json]) -> Iterator[Json]:
     ids: dict[str, str] = {}
     for number, said in enumerate(messages):
         if call := said.get("function_call"):
-            if not isinstance(call, dict):
+            if not isinstance(call, dict) or not isinstance(call.get("name"), str):
                 raise Invalid(f"messages[{number}].function_call: an object with name and arguments", param="messages")
-            ids[call.get("name", "")] = id = f"call_{number}"
+            ids[call["name"]] = id = f"call_{number}"
             kept = {name: value for name, value in said.items() if name != "function_call"}
             yield kept | {"tool_calls": [{"id": id, "type": "function", "function": call}]}
         elif said["role"] == "function":

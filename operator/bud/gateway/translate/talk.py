@@ -294,7 +294,8 @@ def _calls(said: Json, where: str) -> Iterator[Call]:
     for number, call in enumerate(said.get("tool_calls") or []):
         at = f"{where}.tool_calls[{number}]"
         function = call.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not call.get("id"):
+        named = isinstance(function, dict) and isinstance(function.get("name"), str)
+        if not named or not isinstance(call.get("id"), str):
             raise Invalid(f"{at}: id and function.name are required", param="messages")
         try:
             arguments = orjson.loads(function.get("arguments") or "{}")
