@@ -3,7 +3,7 @@
 Each first looks at the request as the provider documents it. Then it plays a small part: it says "hi there" in two
 pieces, or, when it is offered tools and no result has come yet, calls `weather` twice; given results, it says what they
 were. A model's name may ask for more: `…status-N` fails with that status, `…breaks` breaks off in the middle of a
-stream, `…fails` tells of an error there.
+stream, `…ends` ends there as if all had been said, `…fails` tells of an error.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ async def anthropic(request: web.Request, body: Json) -> web.StreamResponse:
         told.append({"type": "content_block_stop", "index": at})
     if "fails" in asked.model:
         told.append({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
-    elif "breaks" not in asked.model:
+    elif not asked.model.endswith(("breaks", "ends")):
         told += [
             {
                 "type": "message_delta",

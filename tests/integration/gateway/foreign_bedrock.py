@@ -79,7 +79,7 @@ async def bedrock(request: web.Request, body: Json) -> web.StreamResponse:
     chunks = [aws.event(kind, one) for kind, one in told]
     if "fails" in model:
         chunks.append(aws.event("serviceUnavailableException", {"message": "Try your request again."}, fault=True))
-    elif "breaks" not in model:
+    elif not model.endswith(("breaks", "ends")):
         chunks += [
             aws.event("messageStop", {"stopReason": stop}),
             aws.event("metadata", {"usage": used, "metrics": {"latencyMs": 1}}),

@@ -30,7 +30,7 @@ WEATHER: Json = {
 }
 PRICE = {"inputTokensPer1k": 1, "outputTokensPer1k": 2}
 PATHS = {"Anthropic": "/v1", "Google": "/v1beta", "Bedrock": ""}
-FAULTS = ("status-429", "status-500", "status-503", "breaks", "fails")
+FAULTS = ("status-429", "status-500", "status-503", "breaks", "ends", "fails")
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +228,8 @@ def test_a_providers_error_is_told_as_ours(
         ("claude-breaks", "stream_broken"),
         ("gemini-breaks", "stream_broken"),
         ("nova-breaks", "stream_broken"),
+        ("claude-ends", "stream_broken"),
+        ("nova-ends", "stream_broken"),
     ],
 )
 def test_a_fault_in_a_stream_is_its_last_event(gateway: GatewayProcess, model: str, code: str) -> None:

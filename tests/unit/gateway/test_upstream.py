@@ -79,6 +79,12 @@ def test_the_bound_of_an_answer_has_the_name_that_the_kind_wants(kind: str, more
     assert orjson.loads(told.body) == {"model": "m", "messages": HI, **wanted}
 
 
+def test_a_stream_is_asked_by_the_targets_name_for_its_usage() -> None:
+    asked = {"model": "m", "messages": HI, "stream": True}
+    told = sent("chat/completions", asked, b"", target=Target("t", "p", "theirs", ("u",)), id="1", now=0)
+    assert orjson.loads(told.body) == asked | {"model": "theirs", "stream_options": {"include_usage": True}}
+
+
 def test_what_needs_no_change_passes_byte_by_byte() -> None:
     text = b'{ "model":"m",  "messages":[{"role":"user","content":"hi"}], "max_tokens": 5, "functions": null }'
     told = sent("chat/completions", orjson.loads(text), text, target=Target("t", "p", "m", ("u",)), id="1", now=0)
