@@ -3,11 +3,13 @@
 Each first looks at the request as the provider documents it. Then it plays a small part: it says "hi there" in two
 pieces, or, when it is offered tools and no result has come yet, calls `weather` twice; given results, it says what they
 were. A model's name may ask for more: `…status-N` fails with that status, `…breaks` breaks off in the middle of a
-stream, `…ends` ends there as if all had been said, `…fails` tells of an error.
+stream, `…ends` ends there as if all had been said, `…fails` tells of an error, `…endless` goes
+on for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -35,12 +37,17 @@ def demand(holds: bool, text: str, status: int = 400) -> None:
         raise Wrong(text, status)
 
 
-async def events(request: web.Request, chunks: list[bytes], media: str, *, whole: bool) -> web.StreamResponse:
-    """A stream, each chunk on its own; one that is not whole ends without its proper end."""
+async def events(
+    request: web.Request, chunks: list[bytes], media: str, *, whole: bool, endless: bytes = b""
+) -> web.StreamResponse:
+    """A stream, each chunk on its own; one that is not whole ends without its proper end, an endless one never."""
     response = web.StreamResponse(headers={"content-type": media})
     await response.prepare(request)
     for chunk in chunks:
         await response.write(chunk)
+    while endless:
+        await response.write(endless)
+        await asyncio.sleep(0.02)
     if whole:
         await response.write_eof()
     else:

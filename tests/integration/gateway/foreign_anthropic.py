@@ -138,7 +138,7 @@ async def anthropic(request: web.Request, body: Json) -> web.StreamResponse:
         told.append({"type": "content_block_stop", "index": at})
     if "fails" in asked.model:
         told.append({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
-    elif not asked.model.endswith(("breaks", "ends")):
+    elif not asked.model.endswith(("breaks", "ends", "endless")):
         told += [
             {
                 "type": "message_delta",
@@ -148,7 +148,10 @@ async def anthropic(request: web.Request, body: Json) -> web.StreamResponse:
             {"type": "message_stop"},
         ]
     chunks = [b"event: %b\ndata: %b\n\n" % (one["type"].encode(), orjson.dumps(one)) for one in told]
-    return await events(request, chunks, "text/event-stream; charset=utf-8", whole="breaks" not in asked.model)
+    endless = chunks[1] if "endless" in asked.model else b""  # a ping
+    return await events(
+        request, chunks, "text/event-stream; charset=utf-8", whole="breaks" not in asked.model, endless=endless
+    )
 
 
 def _played(messages: list[AMessage], offered: bool) -> list[Json]:

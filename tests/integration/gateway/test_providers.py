@@ -18,6 +18,7 @@ from tests.integration.gateway.foreign_anthropic import anthropic
 from tests.integration.gateway.foreign_bedrock import bedrock
 from tests.integration.gateway.foreign_google import google
 from tests.integration.gateway.upstream import Upstream, completion, running
+from tests.waiting import eventually
 
 Json = dict[str, Any]
 CLAUDE, GEMINI, NOVA = "claude-3-sonnet", "gemini-2.0-flash", "us.amazon.nova-lite-v1:0"
@@ -35,7 +36,11 @@ FAULTS = ("status-429", "status-500", "status-503", "breaks", "ends", "fails")
 
 @pytest.fixture(scope="module")
 def upstreams() -> Iterator[dict[str, Upstream]]:
-    async def openai_like(_: web.Request, body: Json) -> web.Response:
+    async def openai_like(request: web.Request, body: Json) -> web.Response:
+        if request.path == "/openai/deployments/azure-gpt/chat/completions":
+            assert (request.headers["api-key"], request.query_string) == ("sk", "api-version=2024-10-21")
+        else:
+            assert request.path == "/v1/chat/completions"
         if "tools" not in body:
             return completion(body)
         call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Rome"}'}}
@@ -70,12 +75,20 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, upstreams: dict[str, Upstr
         secret("bedrock", **keys, **session),
         secret("wrong", apiKey="wrong", AWS_ACCESS_KEY_ID=aws.ACCESS, AWS_SECRET_ACCESS_KEY="wrong", **session),
         secret("openai", apiKey="sk"),
-        offer("Anthropic", "claude", CLAUDE, "claude-status-529", "shared-status-529"),
+        offer("Anthropic", "claude", CLAUDE, "claude-status-529", "claude-endless", "shared-status-529"),
         offer("Google", "gemini", GEMINI),
         offer("Bedrock", "nova", NOVA, region=aws.REGION),
         provider("spare", upstreams["OpenAI"].url, "shared-status-529", kind="OpenAI", priority=-1),
         provider("llama", upstreams["OpenAI"].url, "llama"),
         provider("gpt", upstreams["OpenAI"].url, "gpt-4", kind="OpenAI"),
+        provider(
+            "azure",
+            upstreams["OpenAI"].url,
+            "azure-gpt",
+            kind="AzureOpenAI",
+            apiVersion="2024-10-21",
+            credentialsSecretRef={"name": "openai"},
+        ),
         offer("Anthropic", "wrong-claude", name="wrong-a", secret="wrong"),
         offer("Google", "wrong-gemini", name="wrong-g", secret="wrong"),
         offer("Bedrock", "wrong-nova", name="wrong-b", secret="wrong", region=aws.REGION),
@@ -290,3 +303,23 @@ def test_a_translated_stream_is_kept_for_its_idempotency_key_and_counted(
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
     assert sum(len(one.asked) for one in upstreams.values()) == before + 1
     assert written() == tokens + 5
+
+
+def test_azures_older_address_holds_the_deployment_and_the_version(client: openai.OpenAI) -> None:
+    found = client.chat.completions.create(model="azure-gpt", messages=HI)
+    assert (found.model, metadata(found)["provider"]) == ("azure-gpt", "azure")
+
+
+def test_a_caller_who_hangs_up_ends_a_translated_providers_work(
+    gateway: GatewayProcess, upstreams: dict[str, Upstream]
+) -> None:
+    asked = {"model": "claude-endless", "messages": HI, "stream": True}
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=asked, headers=headers) as answer:
+        assert next(answer.iter_lines()).startswith("data: ")
+
+    def ended() -> None:
+        assert upstreams["Anthropic"].hung_up == 1
+
+    eventually(ended, within=20)
+    assert "Traceback" not in gateway.log
