@@ -17,6 +17,7 @@ import uvicorn
 from bud.gateway.app import Gateway
 from bud.gateway.build import Built
 from bud.gateway.files import follow, read
+from bud.gateway.relay import MESSAGE_BYTES
 from bud.logs import LogFormat, LogLevel, configure
 
 log = logging.getLogger("bud.gateway")
@@ -68,6 +69,8 @@ async def _serve(built: Built, folder: Path, *, host: str, port: int) -> None:
             server_header=False,
             date_header=False,
             lifespan="on",
+            ws_max_size=MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
     )

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from importlib.metadata import version as package_version
 from typing import Any
 
 import orjson
 
 from bud.gateway import models
+from bud.gateway.asks import FORMS
 from bud.gateway.auth import authenticate, request_id
-from bud.gateway.catalog import Catalog
+from bud.gateway.catalog import Catalog, Key
+from bud.gateway.forms import Uploads
 from bud.gateway.inference import Inference
 from bud.gateway.limits import Counters
 from bud.gateway.metrics import Metrics
 from bud.gateway.openapi import document, page
-from bud.gateway.paths import place
+from bud.gateway.paths import Place, place
+from bud.gateway.realtime import Realtime, denying, key_of
 from bud.gateway.refusal import Invalid, NotFound, Refusal, Unavailable
 from bud.gateway.relay import Relay
 from bud.gateway.request import Gone, Request
@@ -45,6 +48,8 @@ class Gateway:
         self.counters = Counters()
         self.metrics = Metrics()
         self._inference: Inference | None = None
+        self._uploads: Uploads | None = None
+        self._realtime: Realtime | None = None
         self._pages = self._open_pages()
 
     def _open_pages(self) -> Mapping[str, Callable[[], tuple[bytes, bytes]]]:
@@ -64,11 +69,15 @@ class Gateway:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         relay = Relay.open()
         self._inference = Inference(self.counters, relay, self.clock)
+        self._uploads = Uploads(self.counters, self._inference)
+        self._realtime = Realtime(self.counters, relay, self.clock, lambda: self.catalog)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await relay.close()
@@ -81,8 +90,17 @@ class Gateway:
             await answer(send, 200, text, [(b"content-type", kind)])
             return
         request = Request(scope, receive, send, id=request_id(scope), began=self.clock())
+        await self._answer(request, self._serve(request))
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        request = Request(scope, receive, denying(send), id=request_id(scope), began=self.clock())
+        await self._answer(request, self._join(request, send))
+
+    async def _answer(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
+        """Whatever comes of the work, the caller and the metrics are told."""
         try:
-            await self._serve(request)
+            await work
         except Refusal as refusal:
             await self._refuse(request, refusal)
         except Gone:
@@ -92,29 +110,46 @@ class Gateway:
             await self._refuse(request, Refusal("the gateway has a fault; tell whoever runs it the request's id"))
         finally:
             self.metrics.ended(request.facts, began=request.began, now=self.clock())
-            log.debug("%s %s: %d", request.id, path, request.facts.status)
+            log.debug("%s %s: %d", request.id, request.scope["path"], request.facts.status)
 
     async def _serve(self, request: Request) -> None:
-        where = place(request.scope["path"])
         key = authenticate(request.headers, self.catalog, now=request.began)
-        if where is None:
-            raise NotFound(f"there is nothing at {request.scope['path'][:200]}")
-        request.states = self.counters.look(key.meters, now=request.began)
-        request.facts.project = key.project.name
-        where.check(key)
-        request.facts.endpoint = (
-            where.endpoint.partition("/")[0] if where.endpoint.startswith("models") else where.endpoint
-        )
+        where = self._place(request, key)
         if where.endpoint == "models" or where.endpoint.startswith("models/"):
             _only(request, "GET")
             body = models.answer(self.catalog, key, where)
             request.facts.status = 200
             await answer(request.send, 200, body, [_IS_JSON, *request.own_headers()])
             return
+        if where.endpoint == "realtime":
+            raise Invalid(
+                "connect a WebSocket here", code="upgrade_required", status=426, headers={"upgrade": "websocket"}
+            )
         _only(request, "POST")
-        if self._inference is None:
+        serves = self._uploads if where.endpoint in FORMS else self._inference
+        if serves is None:
             raise Unavailable("the gateway is starting")
-        await self._inference.serve(self.catalog, request, key, where)
+        await serves.serve(self.catalog, request, key, where)
+
+    async def _join(self, request: Request, send: Send) -> None:
+        key = key_of(request, self.catalog)
+        where = self._place(request, key)
+        if where.endpoint != "realtime":
+            raise Invalid(f"/v1/{where.endpoint} is no WebSocket", code="not_a_websocket")
+        if self._realtime is None:
+            raise Unavailable("the gateway is starting")
+        await self._realtime.serve(request, send, key, where)
+
+    def _place(self, request: Request, key: Key) -> Place:
+        """Where a known key goes. Raises `NotFound` and `NotAllowed`."""
+        where = place(request.scope["path"])
+        if where is None:
+            raise NotFound(f"there is nothing at {request.scope['path'][:200]}")
+        request.states = self.counters.look(key.meters, now=request.began)
+        request.facts.project = key.project.name
+        where.check(key)
+        request.facts.endpoint = "models" if where.endpoint.startswith("models/") else where.endpoint
+        return where
 
     async def _refuse(self, request: Request, refusal: Refusal) -> None:
         if request.streams:

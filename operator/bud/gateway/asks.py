@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from bud.gateway.refusal import Invalid
 
@@ -128,8 +129,68 @@ class Speech(_Ask):
 
     input: Annotated[str, Field(min_length=1)]
     voice: str | Block | None = None
-    response_format: str | None = None
+    instructions: str | None = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = None
     speed: Annotated[float, Field(ge=0.25, le=4)] | None = None
+    stream_format: Literal["sse", "audio"] | None = None
+
+
+class Original(BaseModel):
+    """What a document is made of: an address or a base64 data URI, which passes unread."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    type: Literal["document_url", "image_url"]
+    document_url: Annotated[str, Field(min_length=1)] | None = None
+    image_url: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_says(self) -> Original:
+        if getattr(self, self.type) is None:
+            raise PydanticCustomError("no_original", "a document of type {type} needs {type}", {"type": self.type})
+        return self
+
+
+class DocumentOptions(BaseModel):
+    """What is wanted of a document."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    to_formats: Annotated[list[Literal["md", "json", "html", "text", "doctags", "csv"]], Field(min_length=1)] | None = (
+        None
+    )
+
+
+class Document(_Ask):
+    """`POST /v1/documents`."""
+
+    document: Original
+    task: Literal["extract"] | None = None
+    prompt: str | None = None
+    options: DocumentOptions | None = None
+
+
+class _Spoken(_Ask):
+    """Fields of a form beside its file. They come as text, and are taken for what they say."""
+
+    model_config = ConfigDict(strict=False)
+
+    language: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Transcription(_Spoken):
+    """`POST /v1/audio/transcriptions`."""
+
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] | None = None
+    stream: bool | None = None
+    timestamp_granularities: list[Literal["word", "segment"]] | None = None
+
+
+class Translation(_Spoken):
+    """`POST /v1/audio/translations`."""
+
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] | None = None
 
 
 class Response(_Ask):
@@ -150,9 +211,13 @@ ASKS: Mapping[str, type[_Ask]] = {
     "rerank": Reranking,
     "images/generations": ImageGeneration,
     "audio/speech": Speech,
+    "documents": Document,
     "responses": Response,
 }
 """By the path below `/v1`."""
+
+FORMS: Mapping[str, type[_Ask]] = {"audio/transcriptions": Transcription, "audio/translations": Translation}
+"""What comes as a form: the fields that are read."""
 
 
 def check(endpoint: str, body: object) -> None:
@@ -163,6 +228,16 @@ def check(endpoint: str, body: object) -> None:
         ASKS[endpoint].__pydantic_validator__.validate_python(body)
     except ValidationError as error:
         raise _told(error, body) from None
+
+
+def check_form(endpoint: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a form so far, each as what it means. Raises `Invalid`; what is missing may still come."""
+    known = FORMS[endpoint]
+    try:
+        read = known.__pydantic_validator__.validate_python({"model": "?", **fields})
+    except ValidationError as error:
+        raise _told(error, dict(fields)) from None
+    return {name: getattr(read, name) for name in fields if name in known.model_fields}
 
 
 def _told(error: ValidationError, body: Block) -> Invalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,17 @@ import orjson
 
 from bud.gateway.asks import check
 from bud.gateway.catalog import Catalog, Key, Served, Target
+from bud.gateway.events import Typed
 from bud.gateway.idempotency import Answers, digest_of
 from bud.gateway.limits import Counters, Grant
+from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.paths import Place
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.request import Gone, Request
 from bud.gateway.splice import add_member, rename_model
-from bud.gateway.stream import Rewriter, Splitter, TooLong
+from bud.gateway.stream import Rewriter, TooLong
 from bud.gateway.translate.wire import Sent
 from bud.gateway.upstream import sent
 from bud.gateway.usage import Usage, cost
@@ -81,16 +83,23 @@ class Call:
         """Whether the caller asked for usage at the end of the stream."""
         return bool((self.body.get("stream_options") or {}).get("include_usage"))
 
+    @property
+    def tells_metadata(self) -> bool:
+        """Whether the project wants answers to say who gave them."""
+        return self.key.project.response_metadata
+
     def metadata(self, usage: Usage, *, now: float) -> dict[str, Any]:
         """`conduit_metadata`."""
         assert self.target is not None
+        price = self.served.price or self.target.price
+        by_tokens = price is not None and (price.input is not None or price.output is not None)
         return {
             "provider": self.target.provider,
             "model_version": self.target.model,
             "virtual_key_id": self.key.uid,
             "request_id": self.request.id,
             "processing_time_ms": round((now - self.request.began) * 1000),
-            "cost": cost(self.served.price or self.target.price, usage),
+            "cost": None if by_tokens and usage.input is None else cost(price, usage),
         }
 
 
@@ -134,30 +143,41 @@ class Inference:
         request.states = grant.states
         call = Call(request, key, served, where.endpoint, body, text, grant, Usage())
         request.facts.model = served.name
+        errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES])
+        await self.relay(call, errand, request.gone())
+
+    async def relay(self, call: Call, errand: Errand, gone: Coroutine[Any, Any, None]) -> None:
+        """Sends what is to be sent, answers with the answer, and settles what it took.
+
+        `gone` returns when the caller has hung up; what it raises is raised here.
+        """
         try:
-            await self._until_gone(call, self._relayed(call))
+            await self._until(gone, call, self._relayed(call, errand))
         finally:
             self._settle(call)
 
     def _estimate(self, served: Served, body: Mapping[str, Any], text: bytes) -> int:
+        if "document" in body:
+            # A document in the body is no text; what its model makes of it is told in the end.
+            return len(body.get("prompt") or "") // _BYTES_PER_TOKEN
         most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
         if most is None:
             most = self._means.get(served.name) if "messages" in body or "prompt" in body else 0
         return len(text) // _BYTES_PER_TOKEN + int(most) * int(body.get("n") or 1)
 
-    async def _until_gone(self, call: Call, work: Any) -> None:
+    async def _until(self, gone: Coroutine[Any, Any, None], call: Call, work: Coroutine[Any, Any, None]) -> None:
         """Works until the answer is out, the caller hangs up, or the caller's deadline is over."""
-        seconds = min(call.served.timeout, _deadline(call.request.headers))
+        seconds = min(call.served.timeout, deadline(call.request.headers))
         task = asyncio.current_task()
         assert task is not None
-        gone = False
+        is_gone = False
 
         def hang_up(_: object) -> None:
-            nonlocal gone
-            gone = True
+            nonlocal is_gone
+            is_gone = True
             task.cancel()
 
-        watcher = asyncio.create_task(call.request.gone())
+        watcher = asyncio.create_task(gone)
         watcher.add_done_callback(hang_up)
         try:
             async with asyncio.timeout(seconds):
@@ -167,31 +187,46 @@ class Inference:
                 f"no answer within {seconds:.0f} s", status=504, code="timeout", headers={"x-should-retry": "true"}
             ) from None
         except asyncio.CancelledError:
-            if not gone:
+            if not is_gone:
                 raise
             task.uncancel()
-            raise Gone from None
+            raise watcher.exception() or Gone from None
         finally:
             watcher.remove_done_callback(hang_up)
             watcher.cancel()
 
-    async def _relayed(self, call: Call) -> None:
-        errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES])
+    async def _relayed(self, call: Call, errand: Errand) -> None:
         async with self._relay.ask(call.served, errand) as (target, response):
             call.target = target
             call.request.facts.provider = target.provider
-            streams = response.headers.get("content-type", "").startswith("text/event-stream")
-            await (self._stream if streams else self._whole)(call, target, response)
+            kind = response.headers.get("content-type", "")
+            if kind.startswith("text/event-stream"):
+                await self._stream(call, target, response)
+            elif kind.startswith("application/json"):
+                await self._whole(call, target, response)
+            else:
+                await self._binary(call, response)
 
     async def _whole(self, call: Call, target: Target, response: Answer) -> None:
         try:
             text = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable("the model broke off its answer; try again") from error
-        if response.headers.get("content-type", "").startswith("application/json"):
-            text = self._finished(call, target, text)
-        await _begin(call.request, response, length=len(text))
+        text = self._finished(call, target, text)
+        await self._begin(call, response, length=len(text))
         await call.request.tell({"type": "http.response.body", "body": text})
+
+    async def _binary(self, call: Call, response: Answer) -> None:
+        """An answer that nobody reads on the way. Of one that breaks off, the caller sees that its end is missing."""
+        await self._begin(call, response, length=response.content_length)
+        try:
+            async for chunk in response.content.iter_any():
+                if call.request.facts.first_at is None:
+                    call.request.facts.first_at = self._clock()
+                await call.request.tell({"type": "http.response.body", "body": chunk, "more_body": True})
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable("the model broke off its answer") from error
+        await call.request.tell({"type": "http.response.body", "body": b""})
 
     def _finished(self, call: Call, target: Target, text: bytes) -> bytes:
         try:
@@ -203,31 +238,45 @@ class Inference:
         call.usage.read(told.get("usage"))
         if target.model != call.served.name:
             text = rename_model(text, str(told.get("model")), call.served.name)
-        if call.key.project.response_metadata:
+        if call.tells_metadata:
             text = add_member(text, "conduit_metadata", call.metadata(call.usage, now=self._clock()))
         return text
 
     async def _stream(self, call: Call, target: Target, response: Answer) -> None:
         metadata = None
-        if call.key.project.response_metadata:
+        if call.tells_metadata:
             metadata = lambda usage: call.metadata(usage, now=self._clock())  # noqa: E731
-        hides_usage = call.asks_usage and not call.shows_usage
-        rewriter = Rewriter(target.model, call.served.name, not hides_usage, metadata, call.usage)
-        splitter, send = Splitter(), call.request.tell
-        await _begin(call.request, response)
+        rewriter: Rewriter | Typed
+        if call.asks_usage:
+            rewriter = Rewriter(target.model, call.served.name, call.shows_usage, metadata, call.usage)
+        else:
+            rewriter = Typed(target.model, call.served.name, metadata, call.usage)
+        send = call.request.tell
+        await self._begin(call, response)
         call.request.streams = True
         try:
             async for chunk in response.content.iter_any():
-                if out := b"".join(told for event in splitter.feed(chunk) for told in rewriter.take(event)):
+                if out := rewriter.feed(chunk):
                     if call.request.facts.first_at is None:
                         call.request.facts.first_at = self._clock()
                     await send({"type": "http.response.body", "body": out, "more_body": True})
-            await send({"type": "http.response.body", "body": b"".join(rewriter.end())})
+            await send({"type": "http.response.body", "body": rewriter.end()})
         except (aiohttp.ClientError, OSError, TooLong):
             raise Unavailable("the model broke off its answer", code="stream_broken") from None
         finally:
             if call.usage.output is None:
                 call.usage.output = rewriter.chunks
+
+    async def _begin(self, call: Call, response: Answer, *, length: int | None = None) -> None:
+        request = call.request
+        headers = [*passed_on(response.headers.items()), *request.own_headers()]
+        if call.tells_metadata:
+            headers += in_headers(call.metadata(call.usage, now=self._clock()))
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        request.begun = True
+        request.facts.status = response.status
+        await request.tell({"type": "http.response.start", "status": response.status, "headers": headers})
 
     def _settle(self, call: Call) -> None:
         """What was used takes the place of what was reserved; a request that reached no model used nothing."""
@@ -258,7 +307,7 @@ def _bound(body: Mapping[str, Any], served: Served) -> None:
                 raise Invalid(f"{name}: {served.name} writes at most {target.max_output_tokens} tokens", param=name)
 
 
-def _deadline(headers: Mapping[bytes, bytes]) -> float:
+def deadline(headers: Mapping[bytes, bytes]) -> float:
     """The caller's, in seconds; infinite where there is none."""
     found = []
     for name in _DEADLINES:
@@ -276,12 +325,3 @@ def _headers(call: Call) -> dict[str, str]:
         "accept-encoding": "identity",
         "x-request-id": call.request.id,
     }
-
-
-async def _begin(request: Request, response: Answer, *, length: int | None = None) -> None:
-    headers = [*passed_on(response.headers.items()), *request.own_headers()]
-    if length is not None:
-        headers.append((b"content-length", b"%d" % length))
-    request.begun = True
-    request.facts.status = response.status
-    await request.tell({"type": "http.response.start", "status": response.status, "headers": headers})

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bud.gateway.asks import ASKS
+from bud.gateway.asks import ASKS, FORMS
 from bud.gateway.refusal import (
     Invalid,
     Limited,
@@ -51,8 +52,11 @@ _ONCE = {
 
 def document(version: str) -> Object:
     """The whole description."""
-    _, schemas = models_json_schema([(ask, "validation") for ask in ASKS.values()], ref_template=_REF)
-    paths: Object = {f"/v1/{endpoint}": {"post": _sends(endpoint)} for endpoint in ASKS}
+    asks = {**ASKS, **FORMS}
+    _, schemas = models_json_schema([(ask, "validation") for ask in asks.values()], ref_template=_REF)
+    paths: Object = {f"/v1/{endpoint}": {"post": _sends(endpoint, ask)} for endpoint, ask in asks.items()}
+    for path in ("/v1/realtime", "/v1/realtime/connect"):
+        paths[path] = {"get": _joins(path)}
     paths["/v1/models"] = {"get": _shows("Models that the key may name", "list_models")}
     one = _shows("One model", "retrieve_model")
     one["parameters"].append(
@@ -72,8 +76,8 @@ def document(version: str) -> Object:
     }
 
 
-def _sends(endpoint: str) -> Object:
-    ask = ASKS[endpoint]
+def _sends(endpoint: str, ask: type[BaseModel]) -> Object:
+    given = "multipart/form-data" if endpoint in FORMS else "application/json"
     content: Object = {"application/json": {"schema": {}}}
     if "stream" in ask.model_fields:
         content["text/event-stream"] = {"schema": _TEXT}
@@ -86,9 +90,22 @@ def _sends(endpoint: str) -> Object:
         "parameters": [_ID, _ONCE],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"$ref": _REF.format(model=ask.__name__)}}},
+            "content": {given: {"schema": {"$ref": _REF.format(model=ask.__name__)}}},
         },
         "responses": {"200": {"description": "The model's answer.", "content": content}, **_refusals(*kinds)},
+    }
+
+
+def _joins(path: str) -> Object:
+    model = {"name": "model", "in": "query", "required": True, "schema": _TEXT}
+    return {
+        "summary": "A WebSocket, joined with the model's",
+        "operationId": path.removeprefix("/v1/").replace("/", "_"),
+        "parameters": [model, _ID],
+        "responses": {
+            "101": {"description": "The WebSocket."},
+            **_refusals(Invalid, Unauthenticated, NotAllowed, UnknownModel, Limited, Unavailable),
+        },
     }
 
 
@@ -138,7 +155,8 @@ def _sections(described: Mapping[str, Any]) -> Iterator[str]:
         for method, told in methods.items():
             yield f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(told['summary'])}</p>"
             if "requestBody" in told:
-                reference = told["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+                (content,) = told["requestBody"]["content"].values()
+                reference = content["schema"]["$ref"]
                 yield _table(schemas[reference.rpartition("/")[2]])
             codes = ", ".join(code for code in told["responses"] if code.isdigit())
             yield f"<p>Answers: {escape(codes)}</p>"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from bud.gateway.asks import ASKS
+from bud.gateway.asks import ASKS, FORMS
 from bud.gateway.catalog import Key
 from bud.gateway.refusal import NotAllowed
+
+_SAME = MappingProxyType({"realtime/connect": "realtime"})
+_KNOWN = frozenset({*ASKS, *FORMS, "models", "realtime"})
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`endpoint` is the path below `/v1`; `project` and `deployment` are those that the path names, or ""."""
+    """`endpoint` is the path below `/v1`, by its usual name; the path's own project and deployment may be ""."""
 
     endpoint: str
     project: str = ""
@@ -40,6 +44,6 @@ def place(path: str) -> Place | None:
             project, path = parts[2], f"/{parts[3]}"
     if not path.startswith("/v1/"):
         return None
-    endpoint = path[4:]
-    known = endpoint in ASKS or endpoint == "models" or endpoint.startswith("models/")
+    endpoint = _SAME.get(path[4:], path[4:])
+    known = endpoint in _KNOWN or endpoint.startswith("models/")
     return Place(endpoint, project, deployment) if known else None

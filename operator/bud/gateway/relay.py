@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -24,7 +27,11 @@ from bud.gateway.translate.wire import Sent
 
 log = logging.getLogger("bud.gateway")
 
+MESSAGE_BYTES = 16 * 1024 * 1024
+"""The longest message of a WebSocket."""
+_A = TypeVar("_A")
 _CONNECT_SECONDS = 5.0
+_HEARTBEAT_SECONDS = 30.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _TOLD_BYTES = 64 * 1024
 """How much of an upstream's error is read."""
@@ -37,19 +44,34 @@ Answer = aiohttp.ClientResponse | Translated
 class Errand:
     """What is to be sent: `sent` makes it for a target, `prefix` is the beginning of its conversation.
 
-    `sent` may raise `Refusal` for what the target cannot be asked.
+    `sent` may raise `Refusal` for what the target cannot be asked. `again` tells whether it can be made once more.
     """
 
     sent: Callable[[Target], Sent]
     headers: Mapping[str, str]
     prefix: bytes = b""
+    again: Callable[[], bool] = lambda: True
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A WebSocket that is wanted: `path` with its query gives the address at a target, `protocols` what is offered.
+
+    Each of those asked may take so many `seconds`.
+    """
+
+    path: Callable[[Target], str]
+    headers: Mapping[str, str]
+    protocols: Sequence[str] = ()
+    seconds: float = 60.0
 
 
 class Relay:
-    """The gateway's connections to what answers."""
+    """The gateway's connections to what answers. `sockets` is for WebSockets, whose client would follow redirects."""
 
-    def __init__(self, session: aiohttp.ClientSession, board: Board) -> None:
+    def __init__(self, session: aiohttp.ClientSession, sockets: aiohttp.ClientSession, board: Board) -> None:
         self._session = session
+        self._sockets = sockets
         self._board = board
 
     @classmethod
@@ -57,9 +79,16 @@ class Relay:
         """With connections of its own; `close` ends them."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=10)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
-        return cls(aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False), Board())
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_redirect.append(_refuse_redirect)
+        sockets = aiohttp.ClientSession(
+            connector=connector, connector_owner=False, timeout=timeout, trace_configs=[tracing]
+        )
+        return cls(session, sockets, Board())
 
     async def close(self) -> None:
+        await self._sockets.close()
         await self._session.close()
 
     @asynccontextmanager
@@ -68,24 +97,51 @@ class Relay:
 
         Raises `Refusal`: what the last one asked had to say, or `Unavailable` when none could be reached.
         """
+        ask: Callable[[Target, str], Awaitable[Any]] = partial(self._try, served, errand)
+        async with self._first(served, ask, prefix=errand.prefix, again=errand.again) as (target, given):
+            answer: Answer = given
+            raw = answer.response if isinstance(answer, Translated) else answer
+            try:
+                yield target, answer
+            finally:
+                raw.release() if raw.content.is_eof() else raw.close()
+
+    @asynccontextmanager
+    async def visit(
+        self, served: Served, visit: Visit
+    ) -> AsyncIterator[tuple[Target, aiohttp.ClientWebSocketResponse]]:
+        """A WebSocket, while the block runs. Raises `Refusal`."""
+        async with self._first(served, partial(self._open, served, visit)) as (target, peer):
+            try:
+                yield target, peer
+            finally:
+                await peer.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+
+    @asynccontextmanager
+    async def _first(
+        self,
+        served: Served,
+        attempt: Callable[[Target, str], Awaitable[_A | Refusal]],
+        *,
+        prefix: bytes = b"",
+        again: Callable[[], bool] = lambda: True,
+    ) -> AsyncIterator[tuple[Target, _A]]:
+        """What the first target that answers gives, while the block runs."""
         now = asyncio.get_running_loop().time
         refusal: Refusal = Unavailable(f"nothing that answers to model '{served.name}' is ready; try again later")
         backoff = _FIRST_BACKOFF
-        for number, (target, url) in enumerate(order(served, self._board, prefix=errand.prefix, now=now())):
+        for number, (target, url) in enumerate(order(served, self._board, prefix=prefix, now=now())):
+            if number and not again():
+                break
             if number:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
             self._board.begin(url)
             try:
-                sent = errand.sent(target)
-                answer = await self._try(served, target, url, sent=sent, headers=errand.headers)
-                if isinstance(answer, aiohttp.ClientResponse):
+                answer = await attempt(target, url)
+                if not isinstance(answer, Refusal):
                     self._board.worked(url)
-                    try:
-                        reader = sent.reader
-                        yield target, answer if reader is None else Translated(answer, reader, streams=sent.streams)
-                    finally:
-                        answer.release() if answer.content.is_eof() else answer.close()
+                    yield target, answer
                     return
                 refusal = answer
             finally:
@@ -93,13 +149,34 @@ class Relay:
             self._board.failed(url, now=now())
         raise refusal
 
-    async def _try(
-        self, served: Served, target: Target, url: str, *, sent: Sent, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse | Refusal:
+    async def _open(
+        self, served: Served, visit: Visit, target: Target, url: str
+    ) -> aiohttp.ClientWebSocketResponse | Refusal:
+        try:
+            async with asyncio.timeout(visit.seconds):
+                return await self._sockets.ws_connect(
+                    f"{url}/{visit.path(target)}",
+                    headers={**visit.headers, **target.headers},
+                    protocols=visit.protocols,
+                    heartbeat=_HEARTBEAT_SECONDS,
+                    max_msg_size=MESSAGE_BYTES,
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status < 300:
+                return Unavailable(f"model '{served.name}' does not speak WebSocket there", code="upstream_unavailable")
+            status, refusal = _told(error.status, b"", target)
+            if _may_heal(status):
+                return refusal
+            raise refusal from None
+        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError, too
+            return _unreached(served, target, error)
+
+    async def _try(self, served: Served, errand: Errand, target: Target, url: str) -> Answer | Refusal:
         """An answer, or a fault after which the next may be asked. Raises `Refusal` where that cannot help."""
+        sent = errand.sent(target)
         full = f"{url}/{sent.path}{target.query}"
-        headers = {**headers, **target.headers, **sent.headers}
-        if target.translator is not None:
+        headers = {**errand.headers, **target.headers, **sent.headers}
+        if target.translator is not None and isinstance(sent.body, bytes):
             headers |= target.translator.signed(full, sent.body)
         try:
             response = await self._session.post(
@@ -110,22 +187,37 @@ class Relay:
                 allow_redirects=False,
             )
             if response.status < 300:
-                return response
+                return response if sent.reader is None else Translated(response, sent.reader, streams=sent.streams)
             async with response:
-                status, refusal = await _refusal(response, target)
+                status, refusal = _told(
+                    response.status, await response.content.read(_TOLD_BYTES), target, response.headers
+                )
         except (aiohttp.ClientError, OSError) as error:
-            log.warning("%s cannot be reached: %s", target.id, str(error) or repr(error))
-            return Unavailable(f"model '{served.name}' cannot be reached now; try again later")
-        if status == 429 or (status >= 500 and status != 501):
+            return _unreached(served, target, error)
+        if _may_heal(status):
             return refusal
         raise refusal
 
 
-async def _refusal(response: aiohttp.ClientResponse, target: Target) -> tuple[int, Refusal]:
+def _may_heal(status: int) -> bool:
+    return status == 429 or (status >= 500 and status != 501)
+
+
+def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
+    log.warning("%s cannot be reached: %s", target.id, str(error) or repr(error))
+    return Unavailable(f"model '{served.name}' cannot be reached now; try again later")
+
+
+async def _refuse_redirect(_: object, __: object, told: aiohttp.TraceRequestRedirectParams) -> None:
+    raise aiohttp.ClientPayloadError(f"{told.url.origin()} answers with a redirect, which is not followed")
+
+
+def _told(
+    status: int, text: bytes, target: Target, headers: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, Refusal]:
     """What an upstream's error is and becomes; its words go on unless they are about its credentials."""
-    status = response.status
-    text = await response.content.read(_TOLD_BYTES)
-    message, param, code = f"the model answered with status {response.status}", None, None
+    first = status
+    message, param, code = f"the model answered with status {status}", None, None
     try:
         told = orjson.loads(text)
         told = told.get("error", told) if isinstance(told, dict) else {}
@@ -135,14 +227,14 @@ async def _refusal(response: aiohttp.ClientResponse, target: Target) -> tuple[in
             message = str(told.get("message") or message)
             param, code = _text(told.get("param")), _text(told.get("code"))
             if target.translator is not None:
-                status = target.translator.status(status, told, response.headers.get("x-amzn-errortype", ""))
+                status = target.translator.status(status, told, headers.get("x-amzn-errortype", ""))
     except orjson.JSONDecodeError:
         pass
     if 300 <= status < 400:
         words = f"{target.provider} answers with a redirect, which is not followed"
         return status, Unavailable(words, code="upstream_redirect")
     if status in (401, 403):
-        log.error("%s refuses the gateway's credentials: status %d", target.id, response.status)
+        log.error("%s refuses the gateway's credentials: status %d", target.id, first)
     return status, of_status(status, message[:2000], param=param, code=code)
 
 

@@ -12,6 +12,7 @@ from bud.gateway.metrics import Facts
 from bud.gateway.refusal import Invalid
 
 Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
 
 JSON_BYTES = 25 * 1024 * 1024
 """The most that a JSON body may have."""
@@ -30,7 +31,7 @@ class Request:
 
     scope: MutableMapping[str, Any]
     receive: Callable[[], Awaitable[Message]]
-    send: Callable[[Message], Awaitable[None]]
+    send: Send
     id: str
     began: float
     begun: bool = False
@@ -65,7 +66,7 @@ class Request:
         """All of it. Raises `Invalid` (413) for more than `most` bytes, and `Gone`."""
         told = self.headers.get(b"content-length", b"")
         if told.isdigit() and int(told) > most:
-            raise _too_large(most)
+            raise too_large(most)
         chunks, size = list[bytes](), 0
         while True:
             message = await self.receive()
@@ -74,7 +75,7 @@ class Request:
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             if size > most:
-                raise _too_large(most)
+                raise too_large(most)
             if not message.get("more_body"):
                 return b"".join(chunks)
 
@@ -84,5 +85,6 @@ class Request:
             pass
 
 
-def _too_large(most: int) -> Invalid:
+def too_large(most: int) -> Invalid:
+    """The refusal (413) of a body of more than so many bytes."""
     return Invalid(f"the body is larger than {most // (1024 * 1024)} MiB", code="request_too_large", status=413)

@@ -8,7 +8,7 @@ the last; all others go on at once. Format: https://html.spec.whatwg.org/multipa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -16,7 +16,7 @@ import orjson
 from bud.gateway.splice import add_member, rename_model
 from bud.gateway.usage import Usage
 
-_DONE = b"[DONE]"
+DONE = b"[DONE]"
 _MOST = 16 * 1024 * 1024
 
 
@@ -63,17 +63,25 @@ class Rewriter:
     metadata: Callable[[Usage], Mapping[str, Any]] | None
     usage: Usage
     chunks: int = 0
+    _splitter: Splitter = field(default_factory=Splitter)
     _held: tuple[bytes, bytes] | None = None
     """An event and its data, which may be the last."""
 
-    def take(self, event: bytes) -> Iterator[bytes]:
-        """Events for the caller, whole and ready to be sent."""
+    def feed(self, chunk: bytes) -> bytes:
+        """What may go to the caller now, of bytes as they come. Raises `TooLong`."""
+        return b"".join(out for event in self._splitter.feed(chunk) for out in self._take(event))
+
+    def end(self) -> bytes:
+        """What is left when nothing more comes."""
+        return b"".join(self._last())
+
+    def _take(self, event: bytes) -> Iterator[bytes]:
         data = data_of(event)
         if data is None:
             yield event + b"\n\n"
             return
-        if data == _DONE:
-            yield from self.end()
+        if data == DONE:
+            yield from self._last()
             yield b"data: [DONE]\n\n"
             return
         self.chunks += 1
@@ -86,8 +94,7 @@ class Rewriter:
         else:
             yield _with(event, data, changed)
 
-    def end(self) -> Iterator[bytes]:
-        """What was kept back; nothing comes after it but the mark of the end, where there is one."""
+    def _last(self) -> Iterator[bytes]:
         if self._held is not None:
             (event, data), self._held = self._held, None
             told = add_member(data, "conduit_metadata", self.metadata(self.usage)) if self.metadata else data
@@ -101,7 +108,7 @@ class Rewriter:
             return False
         if not isinstance(chunk, dict):
             return False
-        told = chunk.get("usage") or (chunk.get("response") or {}).get("usage")
+        told = chunk.get("usage")
         self.usage.read(told)
         return bool(told) and chunk.get("choices") == []
 
@@ -112,11 +119,11 @@ class Rewriter:
 
 
 def _may_be_last(data: bytes) -> bool:
-    """Whether a chunk ends a choice, tells usage alone, or ends a response."""
+    """Whether a chunk ends a choice, or tells usage alone."""
     at = data.rfind(b'"finish_reason"')
     if at >= 0:
         return not data[at + 15 :].lstrip(b" :").startswith(b"null")
-    return b'"response.completed"' in data or b'"response.incomplete"' in data or b'"usage"' in data
+    return b'"usage"' in data
 
 
 def _with(event: bytes, before: bytes, data: bytes) -> bytes:

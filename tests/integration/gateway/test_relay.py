@@ -142,11 +142,15 @@ def test_a_stream_that_breaks_off_says_so_and_is_not_done(serve: Serve) -> None:
         return response
 
     with running(breaks) as upstream:
-        found = ask(serve(provider("p", upstream.url, "m")), CHAT | {"stream": True})
+        gateway = serve(provider("p", upstream.url, "m"))
+        found = ask(gateway, CHAT | {"stream": True}, **{"Idempotency-Key": "a"})
         events = [line.removeprefix("data: ") for line in found.text.splitlines() if line]
         assert json.loads(events[-1])["error"]["code"] == "stream_broken"
         assert "[DONE]" not in events
         assert len(upstream.asked) == 1
+        assert ask(gateway, CHAT | {"stream": True}, **{"Idempotency-Key": "a"}).status_code == 200
+        assert len(upstream.asked) == 2  # what broke off is not kept
+        assert "failed" not in gateway.log
 
 
 def test_the_upstream_gets_the_gateways_credentials_and_the_callers_id_only(serve: Serve) -> None:

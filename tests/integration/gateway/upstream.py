@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+Read = Callable[[web.Request], Awaitable[dict[str, Any]]]
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 
@@ -27,13 +28,24 @@ class Upstream:
     hung_up: int = 0
 
 
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """The whole body."""
+    found: dict[str, Any] = orjson.loads(await request.read())
+    return found
+
+
+async def unread(_: web.Request) -> dict[str, Any]:
+    """Leaves the body to the answer."""
+    return {}
+
+
 @contextmanager
-def running(answer: Answer) -> Iterator[Upstream]:
+def running(answer: Answer, *, read: Read = read_json) -> Iterator[Upstream]:
     """Serves in a thread of its own while the block runs."""
     upstream, loop, ready = Upstream(answer), asyncio.new_event_loop(), threading.Event()
 
     async def take(request: web.Request) -> web.StreamResponse:
-        body = orjson.loads(await request.read())
+        body = await read(request)
         headers = {name.lower(): value for name, value in request.headers.items()}
         upstream.asked.append((request.path, headers, body))
         try:
@@ -44,7 +56,7 @@ def running(answer: Answer) -> Iterator[Upstream]:
 
     async def serve() -> web.AppRunner:
         app = web.Application()
-        app.router.add_post("/{path:.*}", take)
+        app.router.add_route("*", "/{path:.*}", take)
         runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

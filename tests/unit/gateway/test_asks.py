@@ -7,10 +7,15 @@ from typing import Any
 import orjson
 import pytest
 
-from bud.gateway.asks import check
+from bud.gateway.asks import check, check_form
 from bud.gateway.refusal import Invalid
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+DOCUMENT: dict[str, Any] = {
+    "model": "m",
+    "document": {"type": "document_url", "document_url": "data:application/pdf;base64,JVBERg=="},
+}
 
 IN_RANGE: list[dict[str, Any]] = [
     {"temperature": 0},
@@ -100,6 +105,13 @@ def test_what_is_out_of_range_is_refused_by_its_name(given: dict[str, Any], para
         ("rerank", {"model": "m", "query": "q", "documents": []}, "documents"),
         ("images/generations", {"model": "m"}, "prompt"),
         ("audio/speech", {"model": "m", "input": "x", "speed": 5.0}, "speed"),
+        ("audio/speech", {"model": "m", "input": "x", "response_format": "midi"}, "response_format"),
+        ("documents", {"model": "m"}, "document"),
+        ("documents", {"model": "m", "document": {"type": "audio_url", "document_url": "x"}}, "document"),
+        ("documents", {"model": "m", "document": {"type": "image_url", "document_url": "x"}}, "document"),
+        ("documents", DOCUMENT | {"task": "summarize"}, "task"),
+        ("documents", DOCUMENT | {"options": {"to_formats": ["md", "odt"]}}, "options"),
+        ("documents", DOCUMENT | {"options": {"to_formats": []}}, "options"),
         ("responses", {"model": "m", "max_output_tokens": 0}, "max_output_tokens"),
         ("chat/completions", {}, "model"),
     ],
@@ -108,6 +120,49 @@ def test_every_endpoint_names_what_it_lacks(endpoint: str, body: dict[str, Any],
     with pytest.raises(Invalid) as refused:
         check(endpoint, body)
     assert refused.value.param == param
+
+
+def test_a_document_may_be_an_address_or_data_and_be_wanted_in_every_format() -> None:
+    formats = ["md", "json", "html", "text", "doctags", "csv"]
+    check("documents", DOCUMENT | {"task": "extract", "prompt": "the table", "options": {"to_formats": formats}})
+    check("documents", {"model": "m", "document": {"type": "image_url", "image_url": "https://example.com/a.png"}})
+
+
+SAID: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"temperature": "0"}, {"temperature": 0.0}),
+    ({"temperature": "1.0"}, {"temperature": 1.0}),
+    ({"response_format": "diarized_json"}, {"response_format": "diarized_json"}),
+    ({"stream": "true"}, {"stream": True}),
+    ({"language": "en"}, {"language": "en"}),
+    ({"timestamp_granularities": ["word", "segment"]}, {"timestamp_granularities": ["word", "segment"]}),
+    ({"model": "whisper-1"}, {"model": "whisper-1"}),
+]
+
+
+@pytest.mark.parametrize(("given", "means"), SAID)
+def test_the_fields_of_a_form_are_taken_for_what_they_say(given: dict[str, Any], means: dict[str, Any]) -> None:
+    assert check_form("audio/transcriptions", given) == means
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "given"),
+    [
+        ("audio/transcriptions", {"temperature": "1.1"}),
+        ("audio/transcriptions", {"temperature": "-0.1"}),
+        ("audio/transcriptions", {"temperature": "nan"}),
+        ("audio/transcriptions", {"temperature": "warm"}),
+        ("audio/transcriptions", {"response_format": "docx"}),
+        ("audio/transcriptions", {"stream": "perhaps"}),
+        ("audio/transcriptions", {"timestamp_granularities": ["word", "letter"]}),
+        ("audio/transcriptions", {"model": ""}),
+        ("audio/translations", {"response_format": "diarized_json"}),
+        ("audio/translations", {"temperature": "2"}),
+    ],
+)
+def test_a_field_that_is_out_of_range_is_refused_by_its_name(endpoint: str, given: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        check_form(endpoint, given)
+    assert (refused.value.param, refused.value.status) == (next(iter(given)), 400)
 
 
 @pytest.mark.parametrize("body", [[], "text", 5, None])

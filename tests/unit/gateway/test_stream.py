@@ -26,7 +26,8 @@ LAST = orjson.dumps({"id": "c", "model": "up", "choices": [], "usage": USAGE})
 
 def passed(*data: bytes, shows_usage: bool = False, metadata: bool = True, name: str = "mine") -> list[bytes]:
     rewriter = Rewriter("up", name, shows_usage, (lambda usage: {"cost": usage.output}) if metadata else None, Usage())
-    return [*(event for one in data for event in rewriter.take(b"data: " + one)), *rewriter.end()]
+    text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data) + rewriter.end()
+    return [event + b"\n\n" for event in text.split(b"\n\n")[:-1]]
 
 
 def told(events: list[bytes]) -> Iterator[dict[str, object] | str]:
@@ -47,6 +48,15 @@ def test_metadata_stands_in_the_last_chunk_and_usage_that_nobody_asked_for_is_ke
     )
 
 
+def test_what_was_kept_back_comes_when_a_stream_just_ends() -> None:
+    rewriter = Rewriter("up", "mine", False, lambda usage: {"cost": usage.output}, Usage())
+    event = b"data: " + chunk(finish="stop") + b"\r\n\r\n"
+    assert rewriter.feed(event[:9]) + rewriter.feed(event[9:]) == b""
+    (last,) = told([rewriter.end()])
+    assert isinstance(last, dict) and "conduit_metadata" in last
+    assert rewriter.end() == b""
+
+
 def test_usage_that_the_caller_asked_for_is_the_last_chunk_and_carries_the_metadata() -> None:
     found = list(told(passed(chunk("a"), chunk(finish="stop"), LAST, b"[DONE]", shows_usage=True)))
     assert isinstance(found[2], dict)
@@ -62,29 +72,12 @@ def test_without_metadata_nothing_is_kept_back_and_no_byte_is_changed() -> None:
 
 def test_a_word_goes_on_at_once_and_only_an_end_waits() -> None:
     rewriter = Rewriter("up", "up", False, lambda usage: {}, Usage())
-    assert len(list(rewriter.take(b"data: " + chunk("a")))) == 1
-    assert list(rewriter.take(b"data: " + chunk(finish="stop"))) == []
-    assert len(list(rewriter.take(b"data: [DONE]"))) == 2
+    sent = [rewriter.feed(b"data: " + data + b"\n\n") for data in (chunk("a"), chunk(finish="stop"), b"[DONE]")]
+    assert [one.count(b"\n\n") for one in sent] == [1, 0, 2]
 
 
-def test_a_stream_that_ends_without_a_mark_loses_nothing() -> None:
-    found = list(told(passed(chunk("a"), chunk(finish="stop"))))
-    assert [isinstance(one, dict) and "conduit_metadata" in one for one in found] == [False, True]
-
-
-def test_names_of_events_and_comments_pass_and_a_response_ends_with_the_metadata() -> None:
-    rewriter = Rewriter("up", "mine", True, lambda usage: {"cost": usage.output}, Usage())
-    data = orjson.dumps({"type": "response.completed", "response": {"model": "up", "usage": {"output_tokens": 4}}})
-    events = [b": keep-alive", b"event: response.completed\ndata: " + data]
-    found = [*(told for event in events for told in rewriter.take(event)), *rewriter.end()]
-    assert found[0] == b": keep-alive\n\n"
-    name, line, *rest = found[1].split(b"\n")
-    assert (name, rest) == (b"event: response.completed", [b"", b""])
-    assert orjson.loads(line.removeprefix(b"data: ")) == {
-        "type": "response.completed",
-        "response": {"model": "mine", "usage": {"output_tokens": 4}},
-        "conduit_metadata": {"cost": 4},
-    }
+def test_a_comment_passes() -> None:
+    assert Rewriter("up", "mine", True, None, Usage()).feed(b": keep-alive\n\n") == b": keep-alive\n\n"
 
 
 def test_of_several_choices_each_end_goes_on_with_the_next() -> None:

@@ -29,6 +29,7 @@ PDF = "data:application/pdf;base64,JVBERi0="
 
 def sent(translator: Translator, **body: Any) -> Json:
     request = translator.send({"model": "m", "messages": HI, **body}, TOLD, most=None)
+    assert isinstance(request.body, bytes)
     told: Json = orjson.loads(request.body)
     return told
 

@@ -21,9 +21,10 @@ class Translated:
     """Stands in for the `ClientResponse` that it reads: the same members, as far as the gateway uses them."""
 
     def __init__(self, response: aiohttp.ClientResponse, reader: Reader, *, streams: bool) -> None:
-        self._response = response
+        self.response = response
         self._reader = reader
         self.status = response.status
+        self.content_length: int | None = None
         self.headers = {"content-type": "text/event-stream; charset=utf-8" if streams else "application/json"}
 
     @property
@@ -32,7 +33,7 @@ class Translated:
 
     async def read(self) -> bytes:
         """The whole answer. Raises `Unavailable` for one that cannot be understood."""
-        text = await self._response.read()
+        text = await self.response.read()
         try:
             return orjson.dumps(self._reader.whole(orjson.loads(text)))
         except _STRANGE as error:
@@ -40,7 +41,7 @@ class Translated:
 
     async def iter_any(self) -> AsyncIterator[bytes]:
         """Events, up to `[DONE]`. Raises `Refusal` for an error that the stream tells of, or that it is."""
-        async for chunk in self._response.content.iter_any():
+        async for chunk in self.response.content.iter_any():
             made = list[bytes]()
             fault = self._understood(chunk, made)
             if made:

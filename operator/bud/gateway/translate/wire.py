@@ -5,7 +5,7 @@ Format: https://platform.openai.com/docs/api-reference/chat and .../chat-streami
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,7 +38,7 @@ class Sent:
     """
 
     path: str
-    body: bytes
+    body: bytes | AsyncIterator[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
     reader: Reader | None = None
     streams: bool = False
