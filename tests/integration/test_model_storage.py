@@ -45,7 +45,8 @@ def test_a_claim_that_was_restored_without_its_volume_is_not_taken_for_the_weigh
     world.apply(model("again", RETAINED))
     if bound:
         assert f"delete claim {kept}" in world.await_reason("bmodel", "again", "ClaimLost")["message"]
-        world.kubectl("delete", "pvc", kept)
+        # kubectl would wait for the end of its successor, which is there at once.
+        world.kubectl("delete", "pvc", kept, "--wait=false")
     world.await_reason("bmodel", "again", "ClaimPending")
     world.end_download(kept)
     world.await_phase("bmodel", "again", "Available")

@@ -9,7 +9,7 @@ from bud.errors import InvalidError, WaitingError
 from bud.kube.kinds import CLAIMS, JOBS, Resource
 from bud.kube.seen import Seen
 from bud.model.job import job, kept_result, metadata, must_be_made_again, result_annotation
-from bud.model.storage import REQUESTED, access_modes, must_be_replaced, requested_size, size
+from bud.model.storage import REQUESTED, access_modes, lost, must_be_replaced, requested_size, size
 from bud.model.view import View, given_claim
 
 FINALIZER = "bud.studio/model-in-use"
@@ -46,10 +46,10 @@ def plan(view: View) -> Plan:
     objects: list[tuple[Resource, Document]] = []
     if view.makes_claim:
         objects.append((CLAIMS, claim(view)))
-    if not (whole and view.makes_claim and kept_result(view.claim) is not None):
+    told = whole and view.makes_claim and kept_result(view.claim) is not None
+    # A pod that waits for a lost volume would keep its claim from being deleted.
+    if not told and lost(view) is None and not must_be_made_again(view):
         objects.append((JOBS, job(view)))
-    if must_be_made_again(view):
-        objects.pop()
     unwanted = [child for child in view.stale if whole or not _is_whole(child)]
     if view.job is not None and all(resource is not JOBS for resource, _ in objects):
         unwanted.append(view.job)
