@@ -107,13 +107,6 @@ def test_the_job_goes_once_the_claim_tells_what_was_found() -> None:
     assert wanted.unwanted == (finished.job,)
 
 
-def test_a_claim_that_lost_its_volume_has_no_job_which_would_keep_it_from_being_deleted() -> None:
-    waiting = job()
-    wanted = plan(view(claim=claim("Lost"), job=waiting))
-    assert [resource for resource, _ in wanted.objects] == [CLAIMS]
-    assert wanted.unwanted == (waiting,)
-
-
 def test_copies_of_an_earlier_source_go_only_when_the_new_one_is_whole() -> None:
     old = claim(name="old", annotations=kept("old"))
     assert plan(view(stale=(old,))).unwanted == ()
