@@ -26,14 +26,12 @@ from bud.gateway.paths import Place, place
 from bud.gateway.realtime import Realtime, denying, key_of
 from bud.gateway.refusal import Invalid, NotFound, Refusal, Unavailable
 from bud.gateway.relay import Relay
-from bud.gateway.request import Gone, Request
+from bud.gateway.request import Gone, Message, Request, Send
 
 log = logging.getLogger("bud.gateway")
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _JSON = b"application/json"
 _IS_JSON = (b"content-type", _JSON)

@@ -88,9 +88,10 @@ class _Builder:
                     raw, f"namespace {metadata.get('namespace', '')!r} is no Project's: the key is not accepted"
                 )
                 continue
+            uid = str(metadata.get("uid") or metadata["name"])
             for digest, ends in self._hashes(raw, spec):
                 yield Key(
-                    uid=str(metadata.get("uid") or metadata["name"]),
+                    uid=uid,
                     name=metadata["name"],
                     project=project,
                     hash=digest,
@@ -98,7 +99,7 @@ class _Builder:
                     models=spec.scopes.models,
                     ends=_soonest(_epoch(spec.expires_at), ends),
                     budget=_spending(spec.budget),
-                    meters=meters(f"key/{metadata.get('uid') or metadata['name']}", "this key", spec.limits)
+                    meters=meters(f"key/{uid}", "this key", spec.limits)
                     + meters(f"project/{project.name}", f"project {project.name}", project.limits),
                 )
 

@@ -118,7 +118,7 @@ class Inference:
         text = await request.body()
         once = request.headers.get(b"idempotency-key")
         if once is None:
-            await self._serve(catalog, request, key, where, text)
+            await self._serve(catalog, request, key, where, text=text)
             return
         digest = digest_of(where.endpoint, text)
         known = self._answers.find(key.uid, once, digest, now=request.began)
@@ -127,11 +127,11 @@ class Inference:
             return
         kept = request.kept = self._answers.begin(key.uid, once, digest, now=request.began)
         try:
-            await self._serve(catalog, request, key, where, text)
+            await self._serve(catalog, request, key, where, text=text)
         finally:
             self._answers.end(key.uid, once, kept)
 
-    async def _serve(self, catalog: Catalog, request: Request, key: Key, where: Place, text: bytes) -> None:  # noqa: PLR0917
+    async def _serve(self, catalog: Catalog, request: Request, key: Key, where: Place, *, text: bytes) -> None:
         body = _read(text)
         if where.deployment and isinstance(body, dict) and "model" not in body:
             body["model"] = where.deployment
@@ -243,9 +243,7 @@ class Inference:
         return text
 
     async def _stream(self, call: Call, target: Target, response: Answer) -> None:
-        metadata = None
-        if call.tells_metadata:
-            metadata = lambda usage: call.metadata(usage, now=self._clock())  # noqa: E731
+        metadata = (lambda usage: call.metadata(usage, now=self._clock())) if call.tells_metadata else None
         rewriter: Rewriter | Typed
         if call.asks_usage:
             rewriter = Rewriter(target.model, call.served.name, call.shows_usage, metadata, call.usage)

@@ -15,17 +15,13 @@ from bud.gateway.refusal import UnknownModel
 
 def answer(catalog: Catalog, key: Key, where: Place) -> bytes:
     """The list, or one of it. Raises `UnknownModel`."""
-    names = catalog.names.get(key.project.namespace, {})
     if where.endpoint == "models":
+        names = catalog.names.get(key.project.namespace, {})
         shown = [
             _shown(served) for name, served in sorted(names.items()) if may_name(key, name) and _is_at(served, where)
         ]
         return orjson.dumps({"object": "list", "data": shown})
-    name = where.endpoint.removeprefix("models/")
-    served = names.get(name)
-    if served is None or not may_name(key, name) or not _is_at(served, where):
-        raise UnknownModel(name)
-    return orjson.dumps(_shown(served))
+    return orjson.dumps(_shown(find(catalog, key, where, where.endpoint.removeprefix("models/"))))
 
 
 def find(catalog: Catalog, key: Key, where: Place, name: str) -> Served:

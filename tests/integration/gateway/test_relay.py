@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from tests.gateway_process import KEY, GatewayProcess, key, project, provider, running_gateway
-from tests.integration.gateway.upstream import Answer, Upstream, completion, failing, running
+from tests.integration.gateway.upstream import Answer, completion, failing, running
 from tests.tiny_engine import free_port
 from tests.waiting import eventually
 
@@ -360,6 +360,3 @@ def _equal(found: object, wanted: object) -> None:
 
 def _contains(text: str, wanted: str) -> None:
     assert wanted in text
-
-
-__all__ = ["Upstream"]
