@@ -178,16 +178,16 @@ def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:
 
 
 def _incomplete(view: View, app: App, now: str, *, finished: bool) -> tuple[DeploymentPhase, Verdict]:
-    # Where no GPU is spare, a roll-out takes one replica down at a time, as it says.
-    missing = 0 if finished or app.surges else 1
+    trouble = sharing.trouble(view, view.pods, now=now) or diagnose(view.pods) or _refusal(app)
+    stalled = trouble is not None and trouble[0] == sharing.REASON
+    # Where no GPU is spare, a roll-out that goes on takes one replica down at a time, as it says.
+    missing = 0 if finished or app.surges or stalled else 1
     serves = app.available >= max(1, _minimum(view, app) - missing)
     unfinished = not finished
     counted = f"{app.available} of {app.wanted} replicas answer"
-    trouble = sharing.trouble(view, view.pods, now=now) or diagnose(view.pods) or _refusal(app)
     if trouble is not None and not serves:
         reason, message = trouble
         phase: DeploymentPhase = "Pending" if reason in _LACKING else "Failed"
-        stalled = reason == sharing.REASON
         going_on = unfinished and not stalled
         return phase, Verdict(False, reason, f"{counted}; {message}", reconciling=going_on, stalled=stalled)
     if app.updated == app.wanted and app.available > 0:

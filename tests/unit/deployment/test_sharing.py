@@ -94,11 +94,13 @@ def test_a_pod_that_waits_for_its_volume_is_looked_at_again() -> None:
         ),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("surges", [True, False], ids=["pods surge", "one goes down at a time"])
 def test_it_is_stalled_only_while_fewer_than_the_minimum_answer(
-    spec: dict[str, Any], available: int, row: tuple[str, ...]
+    spec: dict[str, Any], available: int, row: tuple[str, ...], surges: bool
 ) -> None:
     pods = (RUNS, refused("1 node(s) didn't match PersistentVolume's node affinity"))
-    seen = view(spec, claim=ONE, pods=pods, app=app(wanted=2, replicas=2, updated=2, available=available))
+    known = app(wanted=2, replicas=2, updated=2, available=available, surges=surges)
+    seen = view(spec, claim=ONE, pods=pods, app=known)
     found = status(seen, Outcome(plan(seen), None), previous=DeploymentStatus(), now=NOW)
     ready, stalled = (find(found.conditions, kind) for kind in ("Ready", STALLED))
     assert ready is not None and stalled is not None
