@@ -62,12 +62,9 @@ def _version(kind: Kind) -> Schema:
     if subresources:
         version["subresources"] = subresources
     version["additionalPrinterColumns"] = [_column(column) for column in kind.columns]
-    schema: Schema = {
-        "type": "object",
-        "description": kind.description,
-        "required": ["spec"],
-        "properties": properties,
-    }
+    schema: Schema = {"type": "object", "description": kind.description, "properties": properties}
+    if properties["spec"].get("required"):
+        schema["required"] = ["spec"]
     if kind.rules:
         schema |= rules(*kind.rules)
     version["schema"] = {"openAPIV3Schema": schema}

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from bud.api import API_VERSION, DEPLOYMENT, MODEL, RUNTIME, Kind
+from bud.api import API_KEY, API_VERSION, DEPLOYMENT, MODEL, PROJECT, PROVIDER, ROUTE, RUNTIME, Kind
 
 MANAGER = "bud-operator"
 STATUS_MANAGER = "bud-operator-status"
@@ -49,6 +49,10 @@ def _ours(kind: Kind) -> Resource:
 MODELS = _ours(MODEL)
 DEPLOYMENTS = _ours(DEPLOYMENT)
 RUNTIMES = _ours(RUNTIME)
+PROJECTS = _ours(PROJECT)
+API_KEYS = _ours(API_KEY)
+PROVIDERS = _ours(PROVIDER)
+ROUTES = _ours(ROUTE)
 
 APPS = Resource("apps/v1", "Deployment", "deployments")
 SERVICES = Resource("v1", "Service", "services")
@@ -62,6 +66,10 @@ CLAIMS = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 PODS = Resource("v1", "Pod", "pods")
 NODES = Resource("v1", "Node", "nodes", namespaced=False)
 STORAGE_CLASSES = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False)
+SECRETS = Resource("v1", "Secret", "secrets")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
+ENDPOINT_SLICES = Resource("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS = Resource("v1", "Event", "events")
 """Of the core group: `kubectl describe` sorts by timestamps that the newer group refuses."""

@@ -72,6 +72,10 @@ SURFACE = {
     "resources rollout runtimeRef selector stopped template tolerations updatePolicy",
     "Runtime": "brt runtimes Cluster spec: accelerator adapters answerCheck args command description drainSeconds env formats gpuVendors healthPath image metricsPath "
     "port priority sharedMemory startupSeconds tasks writablePaths",
+    "Project": "bproj projects Cluster spec: budget displayName limits namespace responseMetadata",
+    "APIKey": "bkey apikeys Namespaced spec: budget expiresAt hash limits prefix revoked rotation scopes",
+    "Provider": "bprov providers Namespaced spec: apiVersion baseURL credentialsSecretRef kind models priority region timeoutSeconds",
+    "Route": "broute routes Namespaced spec: fallbacks model pricing retries strategy targets timeoutSeconds",
 }
 
 
