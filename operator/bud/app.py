@@ -14,10 +14,11 @@ from typing import Any
 
 from aiohttp import web
 
+import bud.access.handlers
 import bud.deployment.handlers
 import bud.deployment.network
 import bud.model.handlers
-from bud.api import API_VERSION, DEPLOYMENT, MODEL
+from bud.api import API_KEY, API_VERSION, DEPLOYMENT, MODEL, PROJECT, PROVIDER, ROUTE
 from bud.context import Context, Settings
 from bud.errors import ApiRefused, ApiUnavailable, BudError, InvalidError
 from bud.kube.client import Client
@@ -34,6 +35,7 @@ from bud.kube.kinds import (
     NETWORK_POLICIES,
     NODES,
     PODS,
+    ROLE_BINDINGS,
     SERVICES,
     STORAGE_CLASSES,
     Resource,
@@ -50,7 +52,7 @@ from bud.triggers import Key, affected, everything, see_linked
 
 log = logging.getLogger("bud.operator")
 
-_CHILDREN = (APPS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, NETWORK_POLICIES, JOBS, PODS)
+_CHILDREN = (APPS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, NETWORK_POLICIES, JOBS, PODS, ROLE_BINDINGS)
 _WHOLE = (CLAIMS, NODES, STORAGE_CLASSES)
 """Seen without a selector: a claim or a node that matters need not be ours."""
 
@@ -90,6 +92,10 @@ class Operator:
             MODEL.kind: bud.model.handlers.reconcile,
             DEPLOYMENT.kind: bud.deployment.handlers.reconcile,
             NETWORK_POLICIES.kind: bud.deployment.network.reconcile,
+            PROJECT.kind: bud.access.handlers.reconcile_project,
+            API_KEY.kind: bud.access.handlers.reconcile_key,
+            PROVIDER.kind: bud.access.handlers.reconcile_provider,
+            ROUTE.kind: bud.access.handlers.reconcile_route,
         }
         self._queue: Queue[Key] = Queue(self._work, workers=settings.workers)
         whole = [resource for resource in _WHOLE if resource.namespaced or settings.inventory]

@@ -17,7 +17,7 @@ import typer
 from bud.api import KINDS
 from bud.api.crd import crd, to_yaml
 from bud.app import Operator
-from bud.context import Settings
+from bud.context import Binding, Settings
 from bud.engines.node_cache import NodeStorage
 from bud.errors import BudError
 from bud.kube.connect import connect
@@ -25,6 +25,7 @@ from bud.kube.quantity import canonical, parse
 from bud.logs import LogFormat, LogLevel, configure
 
 _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=[-A-Za-z0-9_.]+")
+_BINDING = re.compile(r"([^=/]+)=([^=/]+)/([^=/]+)")
 VERSION = package_version("bud-operator")
 IMAGE = f"ghcr.io/bud-studio/bud-operator:{VERSION}"
 
@@ -103,6 +104,14 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             help="What the copies of one node may take together, as in 200Gi; what was used least recently goes first.",
         ),
     ] = "",
+    project_binding: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="BUD_OPERATOR_PROJECT_BINDINGS",
+            help="CLUSTERROLE=NAMESPACE/SERVICEACCOUNT: who is to have which rights in the namespace of every Project; "
+            "may be repeated. Default: none; the rights are then yours to give.",
+        ),
+    ] = None,
     http_port: Annotated[
         int,
         typer.Option(envvar="BUD_OPERATOR_HTTP_PORT", help="Port of /healthz, /readyz and /metrics.", min=1, max=65535),
@@ -146,6 +155,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         engine_access=engine_network_policy,
         namespaces=tuple(dict.fromkeys(namespace or ())),
         lease_namespace=lease_namespace,
+        project_bindings=tuple(_binding(text) for text in project_binding or ()),
     )
     try:
         asyncio.run(_run(str(kubeconfig) if kubeconfig is not None else None, context, settings))
@@ -154,6 +164,15 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
     except BudError as error:
         typer.echo(f"bud-operator: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _binding(text: str) -> Binding:
+    """Raises `typer.BadParameter`."""
+    if (found := _BINDING.fullmatch(text)) is None:
+        raise typer.BadParameter(
+            f"{text!r} is not CLUSTERROLE=NAMESPACE/SERVICEACCOUNT", param_hint="--project-binding"
+        )
+    return Binding(*found.groups())
 
 
 def _node_storage(path: str, size: str) -> NodeStorage | None:

@@ -13,6 +13,15 @@ from bud.kube.write import Writer
 from bud.metrics import Metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A ClusterRole that a service account is to have in the namespace of every Project."""
+
+    role: str
+    namespace: str
+    account: str
+
+
 @dataclass(frozen=True)
 class Settings:
     """How the operator was started.
@@ -22,7 +31,8 @@ class Settings:
     worked on at once; `resync_seconds` is how often everything is looked at again; `namespaces` are those that are
     served, none for all of them; `lease_namespace` is that of the Lease by which one of several operators leads, empty
     for an operator that is alone; `engine_access` is the label (`key=value`) of further namespaces whose pods may reach
-    engines, empty where no NetworkPolicy is made.
+    engines, empty where no NetworkPolicy is made;
+    `project_bindings` are what gives the operator and the gateway their rights on Secrets, in Projects' namespaces.
     """
 
     image: str
@@ -35,6 +45,7 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     engine_access: str = ""
     lease_namespace: str = ""
+    project_bindings: tuple[Binding, ...] = ()
 
     @property
     def inventory(self) -> bool:

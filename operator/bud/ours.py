@@ -13,9 +13,9 @@ import kopf
 from bud.api import GROUP, VERSION
 from bud.errors import WaitingError
 from bud.kube.connect import Connection
-from bud.kube.kinds import DEPLOYMENTS, MODELS, RUNTIMES, Resource
+from bud.kube.kinds import API_KEYS, DEPLOYMENTS, MODELS, PROJECTS, PROVIDERS, ROUTES, RUNTIMES, Resource
 
-OURS = (MODELS, DEPLOYMENTS, RUNTIMES)
+OURS = (MODELS, DEPLOYMENTS, RUNTIMES, PROJECTS, API_KEYS, PROVIDERS, ROUTES)
 
 See = Callable[[Resource, str, Mapping[str, Any]], None]
 """Called with the kind, the type of the event ("" for what was listed) and the object."""

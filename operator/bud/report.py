@@ -63,12 +63,13 @@ def read_status(kind: type[S], raw: Mapping[str, Any]) -> S:
         return kind()
 
 
-async def report_unreadable(context: Context, owner: Seen, before: S, *, error: InvalidError, phase: str) -> None:
+async def report_unreadable(context: Context, owner: Seen, before: S, *, error: InvalidError, phase: str = "") -> None:
     """Says of a spec that the operator cannot read, as one stored by another release, that it is so."""
     generation = owner.data.generation
     verdict = Verdict(False, error.reason, str(error), stalled=True)
     shown = conditions(verdict, previous=_conditions(before), generation=generation, now=context.now())
-    after = before.model_copy(update={"observed_generation": generation, "phase": phase, "conditions": shown})
+    told = {"observed_generation": generation, "conditions": shown} | ({"phase": phase} if phase else {})
+    after = before.model_copy(update=told)
     await report(context, owner, before=before, after=after, trouble=True)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bud.api import DEPLOYMENT, MODEL
+from bud.access import project
+from bud.api import DEPLOYMENT, MODEL, PROJECT
+from bud.api.conditions import READY
 from bud.api.model import ModelSpec
 from bud.kube.kinds import (
+    API_KEYS,
     APPS,
     CLAIMS,
     DEPLOYMENTS,
@@ -17,6 +20,9 @@ from bud.kube.kinds import (
     NETWORK_POLICY_NAME,
     NODES,
     PODS,
+    PROJECTS,
+    PROVIDERS,
+    ROUTES,
     RUNTIMES,
     STORAGE_CLASSES,
     Resource,
@@ -28,6 +34,9 @@ from bud.model.view import copy_id, given_claim
 
 Key = tuple[str, str, str]
 """Kind, namespace and name of one of our objects."""
+
+_LOOKED_AT = (MODELS, DEPLOYMENTS, PROJECTS, API_KEYS, PROVIDERS, ROUTES)
+"""Those of our kinds that have a controller."""
 
 
 def see_linked(resource: Resource, raw: Mapping[str, Any]) -> Seen:
@@ -50,6 +59,9 @@ def _links(resource: Resource, raw: Mapping[str, Any]) -> Iterator[str]:
         yield f"id:{copy_id(namespace, parsed)}"
         if (given := given_claim(parsed)) is not None:
             yield f"claim:{given}"
+    elif resource is PROJECTS:
+        yield f"id:{project.identity(name)}"
+        yield f"namespace:{spec.get('namespace') or name}"
 
 
 def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | None) -> Iterator[Key]:
@@ -61,6 +73,12 @@ def affected(store: Store, resource: Resource, old: Seen | None, new: Seen | Non
             yield from _of(store, resource, seen)
     if resource is DEPLOYMENTS:
         yield from _beside(store, old, new)
+    if resource in (DEPLOYMENTS, PROVIDERS) and _asks_otherwise(old, new):
+        yield from _in_namespace(store, (ROUTES,), next(seen.namespace for seen in (new, old) if seen is not None))
+    if resource is PROJECTS and _stands_otherwise(old, new):
+        for namespace in {project.namespace_of(seen) for seen in (old, new) if seen is not None}:
+            yield from _linked(store, PROJECTS, "", f"namespace:{namespace}")
+            yield from _in_namespace(store, (API_KEYS, PROVIDERS, ROUTES), namespace)
     if resource in (RUNTIMES, STORAGE_CLASSES) or (resource is NODES and _is_other_inventory(store, old, new)):
         yield from _of_the_cluster(store, resource)
 
@@ -70,9 +88,33 @@ def _beside(store: Store, old: Seen | None, new: Seen | None) -> Iterator[Key]:
     either = new or old
     if either is not None and (old is None or new is None or old.deleting != new.deleting):
         yield _policy(either.namespace)
-    if old is None or new is None or old.data.generation != new.data.generation:
+    if _asks_otherwise(old, new):
         for seen in (old, new):
             yield from _models_used_by(store, seen) if seen is not None else ()
+
+
+def _asks_otherwise(old: Seen | None, new: Seen | None) -> bool:
+    """Whether an object is new, gone or has another spec."""
+    return old is None or new is None or bool(old.data.generation != new.data.generation)
+
+
+def _stands_otherwise(old: Seen | None, new: Seen | None) -> bool:
+    """Whether a Project is new, gone, going, has another spec, or is accepted or not where it was not or was."""
+    if old is None or new is None or old.deleting != new.deleting or _asks_otherwise(old, new):
+        return True
+    return _is_accepted(old) != _is_accepted(new)
+
+
+def _is_accepted(seen: Seen) -> bool:
+    conditions = seen.data.status.get("conditions") or ()
+    return any(one.get("type") == READY and one.get("status") == "True" for one in conditions)
+
+
+def _in_namespace(store: Store, resources: Iterable[Resource], namespace: str) -> Iterator[Key]:
+    for resource in resources:
+        for seen in store.all(resource):
+            if seen.namespace == namespace:
+                yield resource.kind, seen.namespace, seen.name
 
 
 def _is_other_inventory(store: Store, old: Seen | None, new: Seen | None) -> bool:
@@ -96,8 +138,10 @@ def _of_the_cluster(store: Store, resource: Resource) -> Iterator[Key]:
 def _of(store: Store, resource: Resource, seen: Seen) -> Iterator[Key]:
     if resource is MODELS:
         yield from _of_model(store, seen)
-    elif resource is DEPLOYMENTS:
-        yield DEPLOYMENT.kind, seen.namespace, seen.name
+    elif resource in _LOOKED_AT:
+        yield resource.kind, seen.namespace, seen.name
+    elif seen.owner_kind == PROJECT.kind:
+        yield from _linked(store, PROJECTS, "", f"id:{seen.owner_name}")
     elif seen.owner_kind in (MODEL.kind, DEPLOYMENT.kind):
         owners = MODELS if seen.owner_kind == MODEL.kind else DEPLOYMENTS
         yield from _linked(store, owners, seen.namespace, f"id:{seen.owner_name}")
@@ -122,7 +166,7 @@ def _that_wanted_before(store: Store, mounting: Seen) -> Iterator[Key]:
 
 def everything(store: Store) -> Iterator[Key]:
     """Keys of all that is looked at from time to time, changed or not."""
-    for resource in (MODELS, DEPLOYMENTS):
+    for resource in _LOOKED_AT:
         yield from ((resource.kind, seen.namespace, seen.name) for seen in store.all(resource))
     known = (*store.all(DEPLOYMENTS), *store.all(NETWORK_POLICIES))
     yield from (_policy(namespace) for namespace in {seen.namespace for seen in known})

@@ -34,10 +34,16 @@ def _name(what: str) -> str:
     return f"{what}-{os.getpid()}"
 
 
-def _pod(name: str, *, gpus: int) -> dict[str, Any]:
+def _pod(name: str, *, gpus: int, on: str) -> dict[str, Any]:
+    """A pod for the nodes with this label `zone`: other tests have nodes of their own."""
     container = {"name": "engine", "image": "none", "resources": {"limits": {"nvidia.com/gpu": gpus}}}
     metadata = {"name": name, "namespace": "default"}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {"containers": [container], "nodeSelector": {"zone": on}},
+    }
 
 
 def _programs(folder: Path) -> set[int]:
@@ -64,20 +70,20 @@ def _refuses(port: int) -> bool:
 
 def test_a_pod_that_asks_for_gpus_turns_ready_on_a_fake_node(control_cluster: Cluster) -> None:
     start = time.monotonic()
-    control_cluster.add_fake_node("l4-0", gpu_product="NVIDIA-L4", gpus=4, labels={"zone": "a"})
-    control_cluster.apply(_pod("fits", gpus=4))
+    control_cluster.add_fake_node("l4-0", gpu_product="NVIDIA-L4", gpus=4, labels={"zone": "l4"})
+    control_cluster.apply(_pod("fits", gpus=4, on="l4"))
     control_cluster.kubectl("wait", "--for=condition=Ready", "pod/fits", "--timeout=30s")
     print(f"fake node and pod Ready within {time.monotonic() - start:.1f} s")
 
     labels = control_cluster.get("node", "l4-0")["metadata"]["labels"]
     assert labels["nvidia.com/gpu.product"] == "NVIDIA-L4"
-    assert labels["zone"] == "a"
+    assert labels["zone"] == "l4"
     assert control_cluster.get("pod", "fits")["spec"]["nodeName"] == "l4-0"
 
 
 def test_a_pod_that_asks_for_more_gpus_than_a_node_has_stays_unscheduled(control_cluster: Cluster) -> None:
     control_cluster.add_fake_node("l4-1", gpu_product="NVIDIA-L4", gpus=2)
-    control_cluster.apply(_pod("too-big", gpus=64))
+    control_cluster.apply(_pod("too-big", gpus=64, on="l4"))
     control_cluster.kubectl("wait", "--for=condition=PodScheduled=False", "pod/too-big", "--timeout=30s")
     assert "Insufficient nvidia.com/gpu" in control_cluster.kubectl("describe", "pod", "too-big")
 

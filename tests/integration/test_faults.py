@@ -40,9 +40,8 @@ async def test_four_kills_with_1200_objects_in_flight_leave_nothing_wrong(scene:
     await scene.kills(1200 - MODEL_COUNT, times=4, seed=1)
 
 
-@pytest.mark.parametrize(("seconds", "number"), [(20, 200), (75, 300)], ids=["20s", "75s"])
-async def test_without_the_api_server_nothing_is_lost(scene: Scene, seconds: float, number: int) -> None:
-    await scene.outage(number, seconds=seconds, seed=number)
+async def test_20_seconds_without_the_api_server_lose_nothing(scene: Scene) -> None:
+    await scene.outage(200, seconds=20, seed=200)
 
 
 async def test_what_was_deleted_behind_a_broken_watch_stays_gone(plane: Own, tmp_path: Path) -> None:

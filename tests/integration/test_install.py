@@ -104,18 +104,26 @@ def test_a_wrong_value_is_refused_with_its_name(values: Values, complaint: str) 
 
 
 @pytest.mark.parametrize("values", [{}, SOME])
-def test_no_role_holds_a_wildcard_or_reads_secrets(values: Values) -> None:
+def test_no_role_holds_a_wildcard_and_none_that_is_bound_reads_secrets(values: Values) -> None:
     text = rendered(values)
+    bound = {one["roleRef"]["name"] for one in of_kind("ClusterRoleBinding", text) + of_kind("RoleBinding", text)}
     for role in of_kind("ClusterRole", text) + of_kind("Role", text):
         for rule in role["rules"]:
             assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
-            assert "secrets" not in rule["resources"]
+            # Those are bound by the operator, in Projects' namespaces alone.
+            assert "secrets" not in rule["resources"] or role["metadata"]["name"] not in bound
 
 
-def test_an_operator_of_some_namespaces_reads_runtimes_and_nothing_else_of_the_cluster() -> None:
+def test_an_operator_of_some_namespaces_reads_runtimes_and_projects_and_nothing_else_of_the_cluster() -> None:
     text = rendered(SOME | {"rbac": {"aggregate": False}})
-    (role,) = of_kind("ClusterRole", text)
-    assert role["rules"] == [{"apiGroups": ["bud.studio"], "resources": ["runtimes"], "verbs": ["list", "watch"]}]
+    bound = {one["roleRef"]["name"] for one in of_kind("ClusterRoleBinding", text)}
+    rules = [
+        rule for role in of_kind("ClusterRole", text) if role["metadata"]["name"] in bound for rule in role["rules"]
+    ]
+    assert rules == [
+        {"apiGroups": ["bud.studio"], "resources": ["runtimes", "projects"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["bud.studio"], "resources": ["projects/status"], "verbs": ["patch"]},
+    ]
     assert {role["metadata"]["namespace"] for role in of_kind("Role", text)} == {SYSTEM, *SOME["namespaces"]}
     (operator,) = of_kind("Deployment", text)
     assert "initContainers" not in operator["spec"]["template"]["spec"]

@@ -68,7 +68,7 @@ class APIKeySpec(Resource):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "!has(self.hash) || self.rotation.serial == 0",
+                "!has(self.hash) || !has(self.rotation) || !has(self.rotation.serial) || self.rotation.serial == 0",
                 "a key whose hash you bring is yours to rotate: change hash, or remove rotation.serial",
             )
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from bud.api.base import Resource, rule
+from bud.api.base import Resource
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 
@@ -15,13 +15,10 @@ Money = Annotated[
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "maxLength": 32,
+            "minimum": 0,
+            "pattern": r"^[0-9]+(\.[0-9]{1,12})?$",
             "x-kubernetes-int-or-string": True,
-            "x-kubernetes-validations": [
-                rule(
-                    "type(self) == int ? self >= 0 : self.size() <= 32 && self.matches('^[0-9]+([.][0-9]{1,12})?$')",
-                    'must be an amount in US dollars, such as 20 or "0.15"',
-                )
-            ],
         }
     ),
 ]

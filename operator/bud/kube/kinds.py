@@ -23,6 +23,9 @@ references, by which a deletion in the foreground would take the weights while t
 
 CHILD_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
+OF_NOTHING = "1"
+"""The version of an empty database: an apply that names it creates, or is answered by 409 and changes nothing."""
+
 _MAX_SLUG = 50
 
 

@@ -23,6 +23,7 @@ from bud.kube.kinds import (
     OWNER_KIND,
     OWNER_NAME,
     PODS,
+    ROLE_BINDINGS,
     SERVICES,
     STORAGE_CLASSES,
     WANTED_BY,
@@ -386,6 +387,7 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     AUTOSCALERS: lambda raw: Nothing(),
     DISRUPTION_BUDGETS: lambda raw: Nothing(),
     NETWORK_POLICIES: lambda raw: Nothing(),
+    ROLE_BINDINGS: lambda raw: Nothing(),
     SERVICES: lambda raw: Nothing(),
 }
 

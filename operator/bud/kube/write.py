@@ -15,6 +15,7 @@ from bud.kube.client import Client, Object
 from bud.kube.kinds import (
     EVENTS,
     MANAGER,
+    OF_NOTHING,
     OWNER_KIND,
     OWNER_NAME,
     STATUS_MANAGER,
@@ -31,9 +32,6 @@ Count = Callable[[str, str], None]
 """Called with the verb and the kind of every write."""
 Fence = Callable[[], AbstractAsyncContextManager[None]]
 """Around every write: raises `WaitingError` when this process must not write any more."""
-
-_OF_NOTHING = "1"
-"""The version of an empty database: an apply that names it creates, or is answered by 409 and changes nothing."""
 
 _NOTE_LIMIT = 1000
 _REMEMBERED = 1000
@@ -76,6 +74,14 @@ class Writer:
         async with self._writing("apply", resource):
             _, answer = await self._client.apply(pinned, resource, manager=MANAGER, force=True)
         return self._take(answer, resource, wanted)
+
+    async def put(self, document: Object, resource: Resource) -> Object:
+        """Makes an object that no watch tells of, or changes the very version that the document names.
+
+        Raises `ApiConflict` when there is another by now, and what `Client` raises.
+        """
+        async with self._writing("apply", resource):
+            return (await self._client.apply(document, resource, manager=MANAGER, force=True))[1]
 
     async def confirm(self, owner: Seen) -> bool:
         """Whether the owner of a child that vanished is still there: news of the two come by different watches.
@@ -172,7 +178,7 @@ class Writer:
 
     async def _create(self, document: Object, resource: Resource, wanted: bytes) -> bool:
         """Makes what the store lacks, and changes nothing that is there: it may not be ours."""
-        new = document | {"metadata": {**document["metadata"], "resourceVersion": _OF_NOTHING}}
+        new = document | {"metadata": {**document["metadata"], "resourceVersion": OF_NOTHING}}
         try:
             async with self._writing("create", resource):
                 _, answer = await self._client.apply(new, resource, manager=MANAGER, force=True)

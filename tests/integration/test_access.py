@@ -1,0 +1,163 @@
+"""Projects, keys, Providers and Routes, by an operator that has the chart's rights and no others."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.handle import Cluster
+from tests.integration.chart import account, of_kind, rendered
+from tests.operator_process import OperatorProcess, operator_process
+from tests.waiting import eventually
+from tests.world import World
+
+RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+
+
+@pytest.fixture(scope="module")
+def team(kinds: Cluster, shared_operator: OperatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A namespace that only an operator of its own serves."""
+    if shared_operator.running:
+        shared_operator.stop()
+    folder, made = tmp_path_factory.mktemp("access"), World.create(kinds)
+    home = made.namespace
+    text = rendered({"namespaces": [home], "rbac": {"aggregate": False}}, namespace=home)
+    kinds.apply(*(item for kind in RIGHTS for item in of_kind(kind, text)))
+    arguments = next(
+        item["spec"]["template"]["spec"]["containers"][0]["args"]
+        for item in of_kind("Deployment", text)
+        if item["metadata"]["name"] == "bud-operator"
+    )
+    bindings = [text for text in arguments if text.startswith("--project-binding=")]
+    assert bindings
+    kubeconfig = account(kinds, folder, namespace=home)
+    with operator_process(kubeconfig, folder / "log", f"--namespace={home}", *bindings):
+        yield made
+        kinds.kubectl("delete", "bproj", "--all")
+        made.kubectl("delete", "bkey,bprov,broute", "--all")
+        made.clear()
+
+
+def ours(kind: str, name: str, /, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "bud.studio/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture
+def project(team: World) -> str:
+    name = f"p-{team.namespace}"
+    team.cluster.apply(ours("Project", name, namespace=team.namespace))
+    team.await_reason("bproj", name, "Active")
+    return name
+
+
+def secret_key(team: World, name: str) -> str:
+    return base64.b64decode(team.get("secret", name)["data"]["key"]).decode()
+
+
+def hashes(team: World, name: str) -> list[str]:
+    return [one["hash"] for one in team.get("bkey", name)["status"]["hashes"]]
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def test_a_key_waits_for_a_project_and_is_made_once_it_is_there(team: World) -> None:
+    team.kubectl("delete", "bproj", "--all")
+    team.apply({"apiVersion": "bud.studio/v1alpha1", "kind": "APIKey", "metadata": {"name": "early"}})
+    assert "create a Project with spec.namespace" in team.await_reason("bkey", "early", "ProjectMissing")["message"]
+    assert team.find("secret") == []
+    team.cluster.apply(ours("Project", f"p-{team.namespace}", namespace=team.namespace))
+    team.await_reason("bkey", "early", "Active")
+    key = secret_key(team, "early")
+    assert key.startswith("bud_")
+    assert len(key) == 47
+    assert hashes(team, "early") == [digest(key)]
+    status = team.get("bkey", "early")["status"]
+    assert (status["phase"], status["secretName"], status["hint"]) == ("Active", "early", f"{key[:8]}…")
+    assert key not in team.kubectl("get", "bkey,events", "-o", "yaml")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_key_is_replaced_revoked_healed_and_goes_with_its_secret(team: World) -> None:
+    team.apply(ours("APIKey", "alice", prefix="condt_"))
+    team.await_reason("bkey", "alice", "Active")
+    first = secret_key(team, "alice")
+    assert first.startswith("condt_")
+    # Nobody need say what the other fields were.
+    team.kubectl("patch", "bkey", "alice", "--type=merge", "-p", '{"spec": {"rotation": {"serial": 1}}}')
+    second = eventually(lambda: _other(secret_key(team, "alice"), first))
+    eventually(lambda: _same(hashes(team, "alice"), [digest(second), digest(first)]))
+    # A status that a restore dropped comes back from the Secret.
+    team.kubectl("patch", "bkey", "alice", "--subresource=status", "--type=merge", "-p", '{"status": {"hashes": null}}')
+    eventually(lambda: _same(hashes(team, "alice"), [digest(second), digest(first)]))
+    team.kubectl("patch", "bkey", "alice", "--type=merge", "-p", '{"spec": {"revoked": true}}')
+    team.await_phase("bkey", "alice", "Revoked")
+    owner = team.get("secret", "alice")["metadata"]["ownerReferences"][0]
+    assert owner["uid"] == team.get("bkey", "alice")["metadata"]["uid"]
+    team.kubectl("delete", "bkey", "alice")
+    eventually(
+        lambda: _same(
+            [item["metadata"]["name"] for item in team.find("secret") if item["metadata"]["name"] == "alice"], []
+        )
+    )
+
+
+@pytest.mark.usefixtures("project")
+def test_a_secret_of_somebody_else_is_never_touched(team: World) -> None:
+    team.kubectl("create", "secret", "generic", "mine", "--from-literal=key=precious")
+    team.apply(ours("APIKey", "mine"))
+    assert "spec.hash" in team.await_reason("bkey", "mine", "NameConflict")["message"]
+    assert secret_key(team, "mine") == "precious"
+    team.apply(ours("APIKey", "mine", hash="a" * 64))
+    team.await_reason("bkey", "mine", "Active")
+    assert hashes(team, "mine") == ["a" * 64]
+
+
+@pytest.mark.usefixtures("project")
+def test_a_key_expires_by_itself(team: World) -> None:
+    team.apply(ours("APIKey", "short", expiresAt=_in(5)))
+    team.await_phase("bkey", "short", "Active")
+    team.await_phase("bkey", "short", "Expired")
+
+
+def test_of_two_projects_the_older_has_the_namespace(team: World, project: str) -> None:
+    later = f"q-{team.namespace}"
+    team.cluster.apply(ours("Project", later, namespace=team.namespace))
+    assert project in team.await_reason("bproj", later, "NamespaceTaken")["message"]
+    team.cluster.kubectl("delete", "bproj", project)
+    team.await_reason("bproj", later, "Active")
+    team.cluster.kubectl("delete", "bproj", later)
+
+
+@pytest.mark.usefixtures("project")
+def test_providers_tell_of_credentials_and_routes_of_targets(team: World) -> None:
+    team.apply(
+        ours("Provider", "openai", kind="OpenAI", credentialsSecretRef={"name": "creds"}, models=[{"name": "gpt-4"}]),
+        ours("Route", "chat", targets=[{"providerRef": {"name": "later", "model": "m"}}]),
+    )
+    assert "create it" in team.await_reason("bprov", "openai", "CredentialsMissing")["message"]
+    assert team.get("bprov", "openai")["status"]["phase"] == "Unhealthy"
+    assert "Provider later" in team.await_reason("broute", "chat", "TargetMissing")["message"]
+    team.kubectl("create", "secret", "generic", "creds", "--from-literal=apiKey=k")
+    team.apply(ours("Provider", "later", kind="OpenAICompatible", baseURL="http://x/v1", models=[{"name": "m"}]))
+    team.await_reason("broute", "chat", "Configured")
+    team.await_reason("bprov", "openai", "Configured")
+
+
+def _in(seconds: float) -> str:
+    return (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _other(found: str, before: str) -> str:
+    assert found != before
+    return found
+
+
+def _same(found: object, wanted: object) -> None:
+    assert found == wanted
