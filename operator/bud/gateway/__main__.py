@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 import uvicorn
+import uvloop
 
 from bud.gateway.app import Gateway
 from bud.gateway.build import Built
@@ -48,7 +49,8 @@ def run(
     except (ValueError, OSError) as error:
         typer.echo(f"bud-gateway: {error}", err=True)
         raise typer.Exit(1) from None
-    asyncio.run(_serve(built, folder, host=host, port=port))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(built, folder, host=host, port=port))
 
 
 async def _serve(built: Built, folder: Path, *, host: str, port: int) -> None:
@@ -67,6 +69,7 @@ async def _serve(built: Built, folder: Path, *, host: str, port: int) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             date_header=False,
             lifespan="on",
             ws_max_size=MESSAGE_BYTES,
