@@ -31,6 +31,7 @@ from bud.kube.kinds import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     JOBS,
+    LEASES,
     MODELS,
     NETWORK_POLICIES,
     NODES,
@@ -38,6 +39,7 @@ from bud.kube.kinds import (
     ROLE_BINDINGS,
     SERVICES,
     STORAGE_CLASSES,
+    USE_SELECTOR,
     Resource,
 )
 from bud.kube.lease import Leadership
@@ -103,6 +105,9 @@ class Operator:
             *self._reflect(_CHILDREN, trim=see, after_list=self._children_listed, selector=CHILD_SELECTOR),
             *self._reflect(whole, trim=see, after_list=self._queue.hurry),
         ]
+        if home := settings.gateway_namespace:
+            notes = self._reflect([LEASES], trim=see, after_list=self._queue.hurry, selector=USE_SELECTOR, home=home)
+            self._reflectors += notes
         self._own = self._reflect(OURS, trim=see_linked, after_list=self._queue.hurry)
         self._warm = asyncio.Event()
         self._listed_anew = asyncio.Event()
@@ -111,8 +116,15 @@ class Operator:
         self._leading = False
 
     def _reflect(
-        self, resources: Iterable[Resource], *, trim: Trim, after_list: Callable[[], None], selector: str = ""
+        self,
+        resources: Iterable[Resource],
+        *,
+        trim: Trim,
+        after_list: Callable[[], None],
+        selector: str = "",
+        home: str = "",
     ) -> list[Reflector]:
+        """One for each resource and namespace: `home`, or those that are served."""
         return [
             Reflector(
                 self._client,
@@ -124,7 +136,7 @@ class Operator:
                 after_list=after_list,
             )
             for resource in resources
-            for namespace in (self._settings.namespaces if resource.namespaced else ()) or ("",)
+            for namespace in (home and (home,)) or (self._settings.namespaces if resource.namespaced else ()) or ("",)
         ]
 
     async def run(self) -> None:

@@ -104,6 +104,14 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             help="What the copies of one node may take together, as in 200Gi; what was used least recently goes first.",
         ),
     ] = "",
+    gateway_namespace: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_OPERATOR_GATEWAY_NAMESPACE",
+            help="Namespace of the gateways, where they note which Deployments are used, so that others may sleep. "
+            "Default: there are none, and minReplicas 0 is as 1.",
+        ),
+    ] = "",
     project_binding: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,6 +163,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         engine_access=engine_network_policy,
         namespaces=tuple(dict.fromkeys(namespace or ())),
         lease_namespace=lease_namespace,
+        gateway_namespace=gateway_namespace,
         project_bindings=tuple(_binding(text) for text in project_binding or ()),
     )
     try:

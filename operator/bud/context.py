@@ -32,7 +32,8 @@ class Settings:
     served, none for all of them; `lease_namespace` is that of the Lease by which one of several operators leads, empty
     for an operator that is alone; `engine_access` is the label (`key=value`) of further namespaces whose pods may reach
     engines, empty where no NetworkPolicy is made;
-    `project_bindings` are what gives the operator and the gateway their rights on Secrets, in Projects' namespaces.
+    `project_bindings` are what gives the operator and the gateway their rights on Secrets, in Projects' namespaces;
+    `gateway_namespace` is where gateways note which Deployments are used, empty where there are none.
     """
 
     image: str
@@ -46,6 +47,7 @@ class Settings:
     engine_access: str = ""
     lease_namespace: str = ""
     project_bindings: tuple[Binding, ...] = ()
+    gateway_namespace: str = ""
 
     @property
     def inventory(self) -> bool:

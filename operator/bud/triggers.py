@@ -15,6 +15,7 @@ from bud.kube.kinds import (
     APPS,
     CLAIMS,
     DEPLOYMENTS,
+    LEASES,
     MODELS,
     NETWORK_POLICIES,
     NETWORK_POLICY_NAME,
@@ -145,6 +146,8 @@ def _of(store: Store, resource: Resource, seen: Seen) -> Iterator[Key]:
     elif seen.owner_kind in (MODEL.kind, DEPLOYMENT.kind):
         owners = MODELS if seen.owner_kind == MODEL.kind else DEPLOYMENTS
         yield from _linked(store, owners, seen.namespace, f"id:{seen.owner_name}")
+    elif resource is LEASES:
+        yield from _linked(store, DEPLOYMENTS, "", f"id:{seen.name}")
     elif resource is NETWORK_POLICIES and seen.name == NETWORK_POLICY_NAME:
         yield _policy(seen.namespace)
     if resource is CLAIMS:

@@ -160,7 +160,11 @@ class AutoScaling(Resource):
         1,
         ge=0,
         le=1000,
-        description="Never fewer than this. 0: it may sleep while a gateway can wake it; without one, as 1.",
+        description="Never fewer than this. 0: it sleeps when nobody asks, and a request through the gateway wakes "
+        "it; where there is no gateway, as 1.",
+    )
+    idle_seconds: int = Field(
+        600, ge=10, le=86400, description="With minReplicas 0: it sleeps after so long without a request."
     )
     max_replicas: int = Field(3, ge=1, le=1000, description="Never more than this.")
     target_cpu: int | None = Field(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from bud.api import DEPLOYMENT
+from bud.api.conditions import READY, find
 from bud.api.deployment import DeploymentSpec, DeploymentStatus
 from bud.api.model import ModelSpec, ModelStatus
 from bud.api.runtime import RuntimeSpec
 from bud.context import Context
-from bud.deployment import sharing
+from bud.deployment import sharing, sleep
 from bud.deployment.plan import Plan, plan
 from bud.deployment.refusals import in_words_of_the_spec
 from bud.deployment.started import ENGINE_ANNOTATION, is_edited
@@ -23,6 +25,7 @@ from bud.kube.kinds import (
     CLAIMS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
+    LEASES,
     MODELS,
     NODES,
     PODS,
@@ -59,7 +62,10 @@ async def reconcile(context: Context, namespace: str, name: str) -> float | None
     await _report(context, owner, after, outcome)
     if is_edited(view) and not is_edited(after):
         await _tell_edited(context, owner)
-    return retry_after(outcome.error) or (VOLUME_SECONDS if sharing.any_waits(after.pods) else None)
+    due = [VOLUME_SECONDS] if sharing.any_waits(after.pods) else []
+    left = sleep.seconds_left(after)
+    due += [left] if 0 < left < math.inf else []
+    return retry_after(outcome.error) or min(due, default=None)
 
 
 def gather(context: Context, owner: Seen) -> View:
@@ -68,6 +74,8 @@ def gather(context: Context, owner: Seen) -> View:
     spec = read_spec(DeploymentSpec, own.spec)
     identity = child_name(DEPLOYMENT.kind, owner.namespace, owner.name)
     model = _model(context, owner.namespace, spec.model_ref.name)
+    home = context.settings.gateway_namespace
+    use = context.store.get(LEASES, home, identity)
     return View(
         namespace=owner.namespace,
         name=owner.name,
@@ -85,7 +93,17 @@ def gather(context: Context, owner: Seen) -> View:
         operator_image=context.settings.image,
         host_path_prefixes=context.settings.host_path_prefixes,
         node_storage=context.settings.node_storage,
+        may_sleep=bool(home),
+        last_used=use.data.renewed if use is not None else "",
+        ready_since=_ready_since(own),
+        now=context.now(),
     )
+
+
+def _ready_since(own: Own) -> str:
+    """When it became ready, empty while it is not."""
+    ready = find(read_status(DeploymentStatus, own.status).conditions, READY)
+    return ready.last_transition_time if ready is not None and ready.status == "True" else ""
 
 
 def _app(context: Context, namespace: str, identity: str) -> Seen | None:

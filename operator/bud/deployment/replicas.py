@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bud.deployment.sleep import sleeps
 from bud.deployment.view import View, active_scaling
 
 
@@ -22,7 +23,7 @@ def replicas(view: View) -> Replicas:
     leaves out, so under autoscaling we let go of it only once the autoscaler has written it.
     """
     seen, scaling = view.app_data, active_scaling(view.spec)
-    if view.spec.stopped:
+    if view.spec.stopped or sleeps(view):
         return Replicas(0)
     if scaling is None and view.spec.replicas is not None:
         return Replicas(view.spec.replicas)

@@ -9,7 +9,7 @@ import orjson
 
 from bud.api.conditions import READY, RECONCILING, REPLICAS_IGNORED, Notice, Verdict, conditions, find
 from bud.api.deployment import DeploymentPhase, DeploymentSpec, DeploymentStatus, EffectiveResources
-from bud.deployment import rollout, sharing
+from bud.deployment import rollout, sharing, sleep
 from bud.deployment.children import selector
 from bud.deployment.plan import Plan
 from bud.deployment.replicas import replicas
@@ -171,6 +171,9 @@ def _blocked(error: BudError, app: App | None, *, finished: bool) -> tuple[Deplo
 
 
 def _at_zero(view: View, app: App) -> tuple[DeploymentPhase, Verdict]:
+    if sleep.sleeps(view):
+        text = "nobody asked for a while: the next request through the gateway wakes it"
+        return "Scaling" if app.replicas else "Stopped", Verdict(True, sleep.ASLEEP, text)
     if app.replicas:
         return "Scaling", Verdict(False, "Stopping", f"{app.replicas} replicas are ending", reconciling=True)
     why = "spec.stopped is true" if view.spec.stopped else "no replicas are wanted"

@@ -38,7 +38,8 @@ class View:
 
     `older` names an older Deployment whose children have the very same name; "" as a rule. `gpus` are those of the
     cluster's nodes, and None where nodes are not read. `adapter_models` are the Models of the adapters, by name.
-    `claim` is the one that holds the weights.
+    `claim` is the one that holds the weights. `may_sleep` says whether there are gateways to wake it; `last_used` is
+    when one of them last noted a request, and `ready_since` when it became ready, empty while it is not, in RFC 3339.
     """
 
     namespace: str
@@ -57,6 +58,10 @@ class View:
     operator_image: str
     host_path_prefixes: tuple[str, ...]
     node_storage: NodeStorage | None = None
+    may_sleep: bool = False
+    last_used: str = ""
+    ready_since: str = ""
+    now: str = ""
 
     @property
     def id(self) -> str:

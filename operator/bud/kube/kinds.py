@@ -23,6 +23,10 @@ references, by which a deletion in the foreground would take the weights while t
 
 CHILD_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
+USE = "bud.studio/use"
+"""Label of the Leases, named as the children of a Deployment, by which gateways note that it is used."""
+USE_SELECTOR = f"{USE}=true"
+
 OF_NOTHING = "1"
 """The version of an empty database: an apply that names it creates, or is answered by 409 and changes nothing."""
 

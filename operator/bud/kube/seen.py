@@ -18,6 +18,7 @@ from bud.kube.kinds import (
     CLAIMS,
     DISRUPTION_BUDGETS,
     JOBS,
+    LEASES,
     NETWORK_POLICIES,
     NODES,
     OWNER_KIND,
@@ -181,6 +182,13 @@ class Node:
     """A node: what GPUs it has."""
 
     gpus: tuple[NodeGpu, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A gateway's note, as a Lease, of when a Deployment was last used."""
+
+    renewed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,8 +381,7 @@ def _storage_class(raw: Raw) -> StorageClass:
 
 
 def _node(raw: Raw) -> Node:
-    labels = raw["metadata"].get("labels") or {}
-    return Node(gpus_of(labels, (raw.get("status") or {}).get("allocatable") or {}))
+    return Node(gpus_of(raw["metadata"].get("labels") or {}, (raw.get("status") or {}).get("allocatable") or {}))
 
 
 _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
@@ -384,12 +391,8 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     CLAIMS: _claim,
     NODES: _node,
     STORAGE_CLASSES: _storage_class,
-    AUTOSCALERS: lambda raw: Nothing(),
-    DISRUPTION_BUDGETS: lambda raw: Nothing(),
-    NETWORK_POLICIES: lambda raw: Nothing(),
-    ROLE_BINDINGS: lambda raw: Nothing(),
-    SERVICES: lambda raw: Nothing(),
-}
+    LEASES: lambda raw: Use(str(raw["spec"].get("renewTime") or "")),
+} | dict.fromkeys((AUTOSCALERS, DISRUPTION_BUDGETS, NETWORK_POLICIES, ROLE_BINDINGS, SERVICES), lambda raw: Nothing())
 
 
 def _packed(value: Raw) -> bytes:
