@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,12 @@ def provider(name: str, url: str, *models: str, **spec: Any) -> dict[str, Any]:
 class GatewayProcess:
     """One gateway; `write` changes what it reads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self._arguments = arguments
+        self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder.parent / f"{folder.name}.log"
@@ -58,8 +62,9 @@ class GatewayProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "bud.gateway", "--from", str(self.folder), "--port", str(self.port)]
+        command += self._arguments
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
         deadline = time.monotonic() + START_SECONDS
         while not self._healthy():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -96,9 +101,14 @@ class GatewayProcess:
 
 
 @contextmanager
-def running_gateway(folder: Path, *objects: Mapping[str, Any]) -> Iterator[GatewayProcess]:
+def running_gateway(
+    folder: Path,
+    *objects: Mapping[str, Any],
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[GatewayProcess]:
     folder.mkdir(exist_ok=True)
-    gateway = GatewayProcess(folder)
+    gateway = GatewayProcess(folder, arguments=arguments, environment=environment)
     gateway.write(*objects)
     gateway.start()
     try:

@@ -18,7 +18,9 @@ import uvloop
 from bud.gateway.app import Gateway
 from bud.gateway.build import Built
 from bud.gateway.files import follow, read
+from bud.gateway.observe import Observer
 from bud.gateway.relay import MESSAGE_BYTES
+from bud.gateway.tracing import from_environment
 from bud.logs import LogFormat, LogLevel, configure
 
 log = logging.getLogger("bud.gateway")
@@ -39,6 +41,9 @@ def run(
     ],
     host: Annotated[str, typer.Option(envvar="BUD_GATEWAY_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="BUD_GATEWAY_PORT", min=0, max=65535, help="Port to listen on.")] = 5000,
+    access_log: Annotated[
+        bool, typer.Option(envvar="BUD_GATEWAY_ACCESS_LOG", help="Log a line for each request.")
+    ] = False,
     log_format: Annotated[LogFormat, typer.Option(envvar="BUD_GATEWAY_LOG_FORMAT", help="How it logs.")] = "text",
     log_level: Annotated[LogLevel, typer.Option(envvar="BUD_GATEWAY_LOG_LEVEL", help="What it logs.")] = "info",
 ) -> None:
@@ -49,18 +54,20 @@ def run(
     except (ValueError, OSError) as error:
         typer.echo(f"bud-gateway: {error}", err=True)
         raise typer.Exit(1) from None
+    observer = Observer(access_log=access_log, tracing=from_environment())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(built, folder, host=host, port=port))
+        runner.run(_serve(built, folder, observer, host=host, port=port))
 
 
-async def _serve(built: Built, folder: Path, *, host: str, port: int) -> None:
-    gateway = Gateway(built.catalog)
+async def _serve(built: Built, folder: Path, observer: Observer, *, host: str, port: int) -> None:
+    gateway = Gateway(built.catalog, observer=observer)
 
     def take(built: Built) -> None:
         gateway.catalog = built.catalog
+        observer.metrics.took(built.catalog, troubles=len(built.troubles))
         _tell(built)
 
-    _tell(built)
+    take(built)
     server = uvicorn.Server(
         uvicorn.Config(
             gateway,

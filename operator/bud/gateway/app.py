@@ -5,6 +5,7 @@ Written on ASGI itself, since every request passes here; https://asgi.readthedoc
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
@@ -17,14 +18,17 @@ from bud.gateway import models
 from bud.gateway.asks import FORMS
 from bud.gateway.auth import authenticate, request_id
 from bud.gateway.catalog import Catalog, Key
+from bud.gateway.exposition import MEDIA_TYPE
 from bud.gateway.forms import Uploads
+from bud.gateway.health import Health, samples
 from bud.gateway.inference import Inference
 from bud.gateway.limits import Counters
-from bud.gateway.metrics import Metrics
+from bud.gateway.metrics import NOT_ANSWERED
+from bud.gateway.observe import Observer
 from bud.gateway.openapi import document, page
 from bud.gateway.paths import Place, place
 from bud.gateway.realtime import Realtime, denying, key_of
-from bud.gateway.refusal import Invalid, NotFound, Refusal, Unavailable
+from bud.gateway.refusal import Invalid, Limited, NotFound, Refusal, Unavailable
 from bud.gateway.relay import Relay
 from bud.gateway.request import Gone, Message, Request, Send
 
@@ -40,11 +44,13 @@ _IS_JSON = (b"content-type", _JSON)
 class Gateway:
     """One gateway process. `catalog` is replaced as a whole by whoever watches the objects."""
 
-    def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, catalog: Catalog, *, observer: Observer | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.catalog = catalog
         self.clock = clock
         self.counters = Counters()
-        self.metrics = Metrics()
+        self.observer = observer or Observer()
         self._inference: Inference | None = None
         self._uploads: Uploads | None = None
         self._realtime: Realtime | None = None
@@ -57,7 +63,6 @@ class Gateway:
         return {
             "/healthz": lambda: (b'{"status":"ok"}', _JSON),
             "/readyz": lambda: (b'{"status":"ok"}', _JSON),
-            "/metrics": lambda: (self.metrics.render(), b"text/plain; version=0.0.4; charset=utf-8"),
             "/openapi.json": lambda: (described_text, _JSON),
             "/docs": lambda: (shown, b"text/html; charset=utf-8"),
         }
@@ -73,12 +78,17 @@ class Gateway:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         relay = Relay.open()
+        now = asyncio.get_running_loop().time
+        self.observer.metrics.more.append(lambda: samples(self.catalog, relay.board, now=now()))
+        health = asyncio.create_task(Health(relay.board, lambda: self.catalog, relay.probe).run())
         self._inference = Inference(self.counters, relay, self.clock)
         self._uploads = Uploads(self.counters, self._inference)
         self._realtime = Realtime(self.counters, relay, self.clock, lambda: self.catalog)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        health.cancel()
         await relay.close()
+        await self.observer.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +96,9 @@ class Gateway:
         if path in self._pages:
             text, kind = self._pages[path]()
             await answer(send, 200, text, [(b"content-type", kind)])
+            return
+        if path == "/metrics":
+            await answer(send, 200, await self.observer.metrics.render(), [(b"content-type", MEDIA_TYPE)])
             return
         request = Request(scope, receive, send, id=request_id(scope), began=self.clock())
         await self._answer(request, self._serve(request))
@@ -97,17 +110,19 @@ class Gateway:
 
     async def _answer(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
         """Whatever comes of the work, the caller and the metrics are told."""
+        self.observer.began(request)
         try:
             await work
         except Refusal as refusal:
             await self._refuse(request, refusal)
         except Gone:
+            request.facts.status = NOT_ANSWERED
             log.debug("request %s: the caller hung up", request.id)
         except Exception:
             log.exception("request %s failed", request.id)
             await self._refuse(request, Refusal("the gateway has a fault; tell whoever runs it the request's id"))
         finally:
-            self.metrics.ended(request.facts, began=request.began, now=self.clock())
+            self.observer.ended(request, now=self.clock())
             log.debug("%s %s: %d", request.id, request.scope["path"], request.facts.status)
 
     async def _serve(self, request: Request) -> None:
@@ -150,13 +165,14 @@ class Gateway:
         return where
 
     async def _refuse(self, request: Request, refusal: Refusal) -> None:
+        request.facts.status = refusal.status
+        request.facts.limit = refusal.limit if isinstance(refusal, Limited) else ""
         if request.streams:
             # Not kept, if answers are: the caller may ask again.
             event = b"data: " + refusal.body() + b"\n\n"
             await request.send({"type": "http.response.body", "body": event})
         if request.begun:
             return
-        request.facts.status = refusal.status
         told = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
         await answer(request.send, refusal.status, refusal.body(), [_IS_JSON, *request.own_headers(), *told])
 

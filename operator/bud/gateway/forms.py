@@ -229,6 +229,7 @@ class Uploads:
                 lambda target: Sent(where.endpoint, form.sent(target), form.length(target, told=told)),
                 headers,
                 again=lambda: form.again,
+                trace=request.trace,
             )
             await self._inference.relay(call, errand, form.gone(request))
         finally:

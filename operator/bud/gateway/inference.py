@@ -143,7 +143,7 @@ class Inference:
         request.states = grant.states
         call = Call(request, key, served, where.endpoint, body, text, grant, Usage())
         request.facts.model = served.name
-        errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES])
+        errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES], trace=request.trace)
         await self.relay(call, errand, request.gone())
 
     async def relay(self, call: Call, errand: Errand, gone: Coroutine[Any, Any, None]) -> None:
@@ -198,7 +198,7 @@ class Inference:
     async def _relayed(self, call: Call, errand: Errand) -> None:
         async with self._relay.ask(call.served, errand) as (target, response):
             call.target = target
-            call.request.facts.provider = target.provider
+            call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
             kind = response.headers.get("content-type", "")
             if kind.startswith("text/event-stream"):
                 await self._stream(call, target, response)
@@ -282,7 +282,6 @@ class Inference:
         if call.target is not None:
             guess = len(call.text) // _BYTES_PER_TOKEN
             used = (call.usage.input if call.usage.input is not None else guess) + (call.usage.output or 0)
-            call.request.facts.usage = call.usage
             call.request.facts.cost = cost(call.served.price or call.target.price, call.usage)
             if call.usage.output:
                 self._means.add(call.served.name, call.usage.output)

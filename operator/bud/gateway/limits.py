@@ -111,4 +111,6 @@ def _refused(state: State, need: int, now: float) -> Limited:
             f"the request may need {need:,} tokens, and {meter.whose} may use {meter.limit:,} a {span}: lower "
             "max_tokens or shorten the messages"
         )
-    return Limited(text, headers={"retry-after": str(seconds)})
+    refusal = Limited(text, headers={"retry-after": str(seconds)})
+    refusal.limit = f"{meter.unit}_per_{span}"
+    return refusal

@@ -212,6 +212,7 @@ class Realtime:
             _headers(request),
             _protocols(request),
             seconds,
+            request.trace,
         )
         async with self._relay.visit(served, visit) as (target, peer):
             await self._join(call, send, target, peer)

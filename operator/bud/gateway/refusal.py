@@ -101,11 +101,12 @@ class NotFound(Refusal):
 
 
 class Limited(Refusal):
-    """A limit or a budget is used up."""
+    """A limit or a budget is used up; `limit` says which kind, for metrics: `upstream` is not the gateway's own."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    limit = "upstream"
 
 
 class Unavailable(Refusal):

@@ -20,8 +20,10 @@ import orjson
 from yarl import URL
 
 from bud.gateway.catalog import Served, Target
+from bud.gateway.health import asking
 from bud.gateway.refusal import Refusal, Unavailable, of_status
 from bud.gateway.route import Board, order
+from bud.gateway.tracing import UNTOLD, Attempt, Trace
 from bud.gateway.translate.answer import Translated
 from bud.gateway.translate.wire import Sent
 
@@ -51,6 +53,7 @@ class Errand:
     headers: Mapping[str, str]
     prefix: bytes = b""
     again: Callable[[], bool] = lambda: True
+    trace: Trace = UNTOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Visit:
     headers: Mapping[str, str]
     protocols: Sequence[str] = ()
     seconds: float = 60.0
+    trace: Trace = UNTOLD
 
 
 class Relay:
@@ -72,7 +76,8 @@ class Relay:
     def __init__(self, session: aiohttp.ClientSession, sockets: aiohttp.ClientSession, board: Board) -> None:
         self._session = session
         self._sockets = sockets
-        self._board = board
+        self.board = board
+        self.probe = asking(session)
 
     @classmethod
     def open(cls) -> Relay:
@@ -97,8 +102,11 @@ class Relay:
 
         Raises `Refusal`: what the last one asked had to say, or `Unavailable` when none could be reached.
         """
-        ask: Callable[[Target, str], Awaitable[Any]] = partial(self._try, served, errand)
-        async with self._first(served, ask, prefix=errand.prefix, again=errand.again) as (target, given):
+        ask: Callable[[Attempt], Awaitable[Any]] = partial(self._try, served, errand)
+        async with self._first(served, ask, prefix=errand.prefix, again=errand.again, trace=errand.trace) as (
+            target,
+            given,
+        ):
             answer: Answer = given
             raw = answer.response if isinstance(answer, Translated) else answer
             try:
@@ -111,7 +119,8 @@ class Relay:
         self, served: Served, visit: Visit
     ) -> AsyncIterator[tuple[Target, aiohttp.ClientWebSocketResponse]]:
         """A WebSocket, while the block runs. Raises `Refusal`."""
-        async with self._first(served, partial(self._open, served, visit)) as (target, peer):
+        ask = partial(self._open, served, visit)
+        async with self._first(served, ask, trace=visit.trace) as (target, peer):
             try:
                 yield target, peer
             finally:
@@ -121,42 +130,44 @@ class Relay:
     async def _first(
         self,
         served: Served,
-        attempt: Callable[[Target, str], Awaitable[_A | Refusal]],
+        attempt: Callable[[Attempt], Awaitable[_A | Refusal]],
         *,
         prefix: bytes = b"",
         again: Callable[[], bool] = lambda: True,
+        trace: Trace = UNTOLD,
     ) -> AsyncIterator[tuple[Target, _A]]:
         """What the first target that answers gives, while the block runs."""
         now = asyncio.get_running_loop().time
         refusal: Refusal = Unavailable(f"nothing that answers to model '{served.name}' is ready; try again later")
         backoff = _FIRST_BACKOFF
-        for number, (target, url) in enumerate(order(served, self._board, prefix=prefix, now=now())):
+        for number, (target, url) in enumerate(order(served, self.board, prefix=prefix, now=now())):
             if number and not again():
                 break
             if number:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
-            self._board.begin(url)
+            self.board.begin(url)
             try:
-                answer = await attempt(target, url)
-                if not isinstance(answer, Refusal):
-                    self._board.worked(url)
-                    yield target, answer
-                    return
+                with trace.attempt(target, url) as told:
+                    answer = await attempt(told)
+                    if not isinstance(answer, Refusal):
+                        self.board.worked(url)
+                        yield target, answer
+                        return
+                    told.refused(answer)
                 refusal = answer
             finally:
-                self._board.end(url)
-            self._board.failed(url, now=now())
+                self.board.end(url)
+            self.board.failed(url, now=now())
         raise refusal
 
-    async def _open(
-        self, served: Served, visit: Visit, target: Target, url: str
-    ) -> aiohttp.ClientWebSocketResponse | Refusal:
+    async def _open(self, served: Served, visit: Visit, at: Attempt) -> aiohttp.ClientWebSocketResponse | Refusal:
+        target = at.target
         try:
             async with asyncio.timeout(visit.seconds):
                 return await self._sockets.ws_connect(
-                    f"{url}/{visit.path(target)}",
-                    headers={**visit.headers, **target.headers},
+                    f"{at.url}/{visit.path(target)}",
+                    headers={**visit.headers, **at.headers, **target.headers},
                     protocols=visit.protocols,
                     heartbeat=_HEARTBEAT_SECONDS,
                     max_msg_size=MESSAGE_BYTES,
@@ -171,11 +182,12 @@ class Relay:
         except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError, too
             return _unreached(served, target, error)
 
-    async def _try(self, served: Served, errand: Errand, target: Target, url: str) -> Answer | Refusal:
+    async def _try(self, served: Served, errand: Errand, at: Attempt) -> Answer | Refusal:
         """An answer, or a fault after which the next may be asked. Raises `Refusal` where that cannot help."""
+        target = at.target
         sent = errand.sent(target)
-        full = f"{url}/{sent.path}{target.query}"
-        headers = {**errand.headers, **target.headers, **sent.headers}
+        full = f"{at.url}/{sent.path}{target.query}"
+        headers = {**errand.headers, **at.headers, **target.headers, **sent.headers}
         if target.translator is not None and isinstance(sent.body, bytes):
             headers |= target.translator.signed(full, sent.body)
         try:

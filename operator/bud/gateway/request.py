@@ -10,6 +10,7 @@ from bud.gateway.idempotency import Kept
 from bud.gateway.limits import State, headers
 from bud.gateway.metrics import Facts
 from bud.gateway.refusal import Invalid
+from bud.gateway.tracing import UNTOLD, Trace
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -38,6 +39,7 @@ class Request:
     streams: bool = False
     states: tuple[State, ...] = ()
     facts: Facts = field(default_factory=Facts)
+    trace: Trace = UNTOLD
     kept: Kept | None = None
     headers: dict[bytes, bytes] = field(default_factory=dict)
 

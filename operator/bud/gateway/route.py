@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bud.gateway.catalog import Served, Target
@@ -24,12 +25,17 @@ class _Address:
     faults: int = 0
     pause: float = 0.0
     closed_until: float = 0.0
+    held: bool = False
 
 
 class Board:
-    """What one process knows of addresses: requests under way and faults in a row."""
+    """What one process knows of addresses: requests under way and faults in a row.
+
+    `fault` is set when an address begins to rest.
+    """
 
     def __init__(self) -> None:
+        self.fault = asyncio.Event()
         self._addresses: dict[str, _Address] = defaultdict(_Address)
 
     def begin(self, url: str) -> None:
@@ -40,19 +46,39 @@ class Board:
 
     def worked(self, url: str) -> None:
         at = self._addresses[url]
-        at.faults, at.pause, at.closed_until = 0, 0.0, 0.0
+        at.faults, at.pause, at.closed_until, at.held = 0, 0.0, 0.0, False
 
     def failed(self, url: str, *, now: float) -> None:
         at = self._addresses[url]
         at.faults += 1
-        if at.faults >= _OPENS_AFTER:
+        # Of many requests that fail together, one makes the pause longer.
+        if at.faults >= _OPENS_AFTER and at.closed_until <= now:
             at.pause = min(_LONGEST_PAUSE, at.pause * 2 or _FIRST_PAUSE)
             at.closed_until = now + at.pause
+            self.fault.set()
 
     def is_open(self, url: str, *, now: float) -> bool:
         """Whether something may be sent: an address whose pause is over is tried again."""
         at = self._addresses.get(url)
-        return at is None or at.closed_until <= now
+        return at is None or (at.closed_until <= now and not at.held)
+
+    def resting(self) -> dict[str, float]:
+        """Addresses that rest after faults, and until when."""
+        return {url: at.closed_until for url, at in self._addresses.items() if at.closed_until}
+
+    def hold(self, url: str) -> None:
+        """An address rests on when its pause is over, until it is found well."""
+        self._addresses[url].held = True
+
+    def heal(self, url: str) -> None:
+        """An address is used again; with its next fault it rests once more, and for longer."""
+        at = self._addresses[url]
+        at.faults, at.closed_until, at.held = _OPENS_AFTER - 1, 0.0, False
+
+    def keep(self, urls: Collection[str]) -> None:
+        """Forgets all other addresses that have nothing under way."""
+        for url in [url for url, at in self._addresses.items() if url not in urls and not at.under_way]:
+            del self._addresses[url]
 
     def under_way(self, url: str) -> int:
         at = self._addresses.get(url)

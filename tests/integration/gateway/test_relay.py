@@ -157,10 +157,13 @@ def test_the_upstream_gets_the_gateways_credentials_and_the_callers_id_only(serv
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"apiKey": "sk-upstream"}}
     with running(well) as upstream:
         gateway = serve(secret, provider("p", upstream.url, "m", credentialsSecretRef={"name": "s"}))
-        found = ask(gateway, **{"X-Request-ID": "abc", "Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"})
+        parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        given = {"X-Request-ID": "abc", "traceparent": parent, "tracestate": "a=1"}
+        found = ask(gateway, **given, **{"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"})
         (_, headers, body) = upstream.asked[0]
         assert headers["authorization"] == "Bearer sk-upstream"
         assert headers["x-request-id"] == found.headers["x-request-id"] == "abc"
+        assert (headers["traceparent"], headers["tracestate"]) == (parent, "a=1")
         assert not {"cookie", "x-forwarded-for"} & set(headers)
         assert body == CHAT
         assert "sk-upstream" not in found.text + str(found.headers)
@@ -342,15 +345,17 @@ def test_what_was_used_is_counted_and_no_key_is_a_label(serve: Serve) -> None:
         assert ask(gateway).status_code == 200
         assert ask(gateway, CHAT | {"model": "gone"}).status_code == 404
         told = httpx.get(f"{gateway.url}/metrics").text
-        who = 'gen_ai_operation_name="chat",gen_ai_provider_name="openai-compatible",gen_ai_request_model="m"'
+        called = 'gen_ai_provider_name="openai-compatible",gen_ai_request_model="m"'
+        who = f'bud_project="team",gen_ai_operation_name="chat",{called}'
         for line in (
-            'bud_gateway_requests_total{endpoint="chat/completions",model="m",project="team",status="200"} 1.0',
-            'bud_gateway_requests_total{endpoint="chat/completions",model="",project="team",status="404"} 1.0',
-            f'bud_gateway_tokens_total{{bud_project="team",{who},gen_ai_token_type="output"}} 5.0',
-            f'bud_gateway_cost_dollars_total{{bud_project="team",{who}}} 0.013',
-            f'gen_ai_server_request_duration_seconds_count{{bud_project="team",{who}}} 1.0',
+            f'bud_gateway_requests_total{{{who},http_response_status_code="200"}} 1',
+            'bud_gateway_requests_total{bud_project="team",gen_ai_operation_name="chat",http_response_status_code="404"} 1',
+            f'gen_ai_client_token_usage_sum{{{who},gen_ai_token_type="output"}} 5.0',
+            f"bud_gateway_cost_dollars_total{{{who}}} 0.013",
+            f"gen_ai_server_request_duration_seconds_count{{{who}}} 1",
+            'bud_gateway_upstream_circuit_open{bud_namespace="default",bud_target="p/m"} 0',
         ):
-            assert line in told
+            assert f"\n{line}\n" in told
         assert "alice" not in told and "gone" not in told
 
 

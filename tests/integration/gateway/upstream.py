@@ -29,8 +29,8 @@ class Upstream:
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
-    """The whole body."""
-    found: dict[str, Any] = orjson.loads(await request.read())
+    """The whole body; nothing of a request without one."""
+    found: dict[str, Any] = orjson.loads(await request.read() or b"{}")
     return found
 
 

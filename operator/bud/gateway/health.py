@@ -1,0 +1,116 @@
+"""Addresses that rest after faults are asked how they are, so that no caller's request has to find out.
+
+Only those that rest, and only of Deployments and of Providers of kind `OpenAICompatible`; others are tried again after
+their pause. While all is well nothing is sent, and nothing wakes up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+
+import aiohttp
+
+from bud.gateway.catalog import Catalog, Target
+from bud.gateway.exposition import head, labels, sample
+from bud.gateway.route import Board
+
+log = logging.getLogger("bud.gateway")
+
+_SECONDS = 2.0
+_AT_ONCE = 16
+_ASKED = frozenset({"bud", "openai-compatible"})
+
+Probe = Callable[[Target, str], Awaitable[bool]]
+
+
+class Health:
+    """Brings addresses back. `probe` tells whether an address of a target is well."""
+
+    def __init__(self, board: Board, catalog: Callable[[], Catalog], probe: Probe) -> None:
+        self._board = board
+        self._catalog = catalog
+        self._probe = probe
+        self._seen: Catalog | None = None
+
+    async def run(self) -> None:
+        """For ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            # Before the round: what happens in its course is the next one's.
+            self._board.fault.clear()
+            due = await self._round(self._catalog(), loop.time())
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._board.fault.wait()
+            except TimeoutError:
+                continue
+
+    async def _round(self, catalog: Catalog, now: float) -> float | None:
+        """Asks those whose pause is over; tells when the next one's is, if any rests."""
+        if catalog is not self._seen:
+            self._seen = catalog
+            self._board.keep({url for target in targets(catalog) for url in target.urls})
+        resting = self._board.resting()
+        if not resting:
+            return None
+        asked = {url: t for t in targets(catalog) if t.provider in _ASKED for url in t.urls if url in resting}
+        for url in asked:
+            self._board.hold(url)
+        gate = asyncio.Semaphore(_AT_ONCE)
+        await asyncio.gather(*(self._ask(asked[url], url, gate) for url in asked if resting[url] <= now))
+        return min((until for url, until in self._board.resting().items() if url in asked), default=None)
+
+    async def _ask(self, target: Target, url: str, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                well = await self._probe(target, url)
+            except Exception:
+                # An address that is held must be asked again, whatever happens.
+                log.exception("%s cannot be asked how it is", target.id)
+                well = False
+        if well:
+            log.info("%s is well again at one of its addresses", target.id)
+            self._board.heal(url)
+        else:
+            self._board.failed(url, now=asyncio.get_running_loop().time())
+
+
+def asking(session: aiohttp.ClientSession) -> Probe:
+    """Asks for the list of models: any answer will do but a fault, a limit, or a redirect, which is not followed."""
+
+    async def probe(target: Target, url: str) -> bool:
+        timeout = aiohttp.ClientTimeout(total=_SECONDS)
+        try:
+            async with session.get(
+                f"{url}/models{target.query}", headers=target.headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return not 300 <= response.status < 400 and response.status != 429 and response.status < 500
+        except (aiohttp.ClientError, OSError):  # a timeout is an OSError, too
+            return False
+
+    return probe
+
+
+def targets(catalog: Catalog) -> Iterator[Target]:
+    """Everything that may be asked, by whichever name."""
+    for names in catalog.names.values():
+        for served in names.values():
+            yield from served.targets
+            yield from served.fallbacks
+
+
+def samples(catalog: Catalog, board: Board, *, now: float) -> Iterator[str]:
+    """What metrics tell of everything that may be asked; `now` is the event loop's."""
+    resting, busy = "bud_gateway_upstream_circuit_open", "bud_gateway_upstream_requests_in_flight"
+    found = {}
+    for namespace, names in catalog.names.items():
+        for target in targets(Catalog(names={namespace: names})):
+            found[labels(("bud_namespace", "bud_target"), (namespace, target.id))] = target.urls
+    yield head(resting, "gauge", "Addresses of a target that rest after faults.")
+    for given, urls in found.items():
+        yield sample(resting, given, sum(not board.is_open(url, now=now) for url in urls))
+    yield head(busy, "gauge", "Requests that a target is working on.")
+    for given, urls in found.items():
+        yield sample(busy, given, sum(map(board.under_way, urls)))
