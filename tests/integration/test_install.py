@@ -24,6 +24,7 @@ RUNTIMES = sorted((generate.CHART / "runtimes").glob("*.yaml"))
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 PROGRAM = [sys.executable, "-m", "bud.builtin"]
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:bud-operator"
+_NOT_OURS = ("ServiceMonitor", "PrometheusRule")
 
 EVERYTHING: Values = {
     "image": {"digest": "sha256:" + "a" * 64},
@@ -33,7 +34,11 @@ EVERYTHING: Values = {
         "nodeCache": {"path": "/var/lib/bud/models", "size": "200Gi"},
     },
     "serviceAccount": {"annotations": {"team": "serving"}},
-    "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboards": {"enabled": True},
+        "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
+    },
     "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
     "podLabels": {"team": "serving"},
     "podAnnotations": {"team": "serving"},
@@ -164,7 +169,13 @@ def test_every_manifest_is_valid_for_kubeconform(
     kinds = {document["kind"] for text in all_manifests.values() for document in documents(text)}
     schemas.write(served, tmp_path, kinds)
     # Of the Prometheus operator, whose schemas no API server here has.
-    options = ["-strict", "-summary", "-skip=ServiceMonitor", "-schema-location", f"{tmp_path}/{schemas.LOCATION}"]
+    options = [
+        "-strict",
+        "-summary",
+        f"-skip={','.join(_NOT_OURS)}",
+        "-schema-location",
+        f"{tmp_path}/{schemas.LOCATION}",
+    ]
     for name, text in all_manifests.items():
         said = run(None, "kubeconform", *options, stdin=text)
         assert "Invalid: 0, Errors: 0" in said, f"{name}: {said}"
@@ -174,7 +185,7 @@ def test_every_manifest_is_valid_for_kubeconform(
 
 def test_every_manifest_is_taken_by_the_api_server(served: Cluster, all_manifests: dict[str, str]) -> None:
     for name, text in all_manifests.items():
-        taken = [document for document in documents(text) if document["kind"] != "ServiceMonitor"]
+        taken = [document for document in documents(text) if document["kind"] not in _NOT_OURS]
         options = ("--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict", "--filename=-")
         said = run(served, "kubectl", "apply", *options, stdin=yaml.safe_dump_all(taken))
         assert "PodSecurity" not in said, f"{name}: {said}"
