@@ -29,7 +29,7 @@ test-integration: $(READY) ## Tests against a real control plane with fake nodes
 test-e2e: $(READY) ## Tests whose pods truly run (root, or Docker with kind)
 	$(RUN) pytest tests/e2e $(PYTEST)
 
-soak: $(READY) ## Long fault tests, about 30 minutes (BUD_SOAK_MINUTES: length of each of two loops, 10)
+soak: $(READY) ## Long fault tests, about 40 minutes (BUD_SOAK_MINUTES: length of each of three loops, 10)
 	$(RUN) pytest tests/soak --capture=no $(PYTEST)
 
 bench: $(READY) ## How fast, beside a bare client: about 10 minutes; writes docs/benchmarks.md
