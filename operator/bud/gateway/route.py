@@ -86,10 +86,20 @@ class Board:
 
 
 def order(served: Served, board: Board, *, prefix: bytes, now: float) -> Iterator[tuple[Target, str]]:
-    """Targets with an address of each, in the order in which they are tried; it ends when nothing is left to try."""
+    """Targets with an address of each, in the order in which they are tried; it ends when nothing is left to try.
+
+    While all targets rest after faults and a fallback does not, the fallbacks come first.
+    """
     targets = [target for target in served.targets if target.urls and target.weight > 0]
+    fallbacks = [target for target in served.fallbacks if target.urls]
     tried = set[str]()
-    for _ in range(served.retries + 1):
+    away = False
+    if fallbacks and not any(_is_usable(target, board, now) for target in targets):
+        fallbacks.sort(key=lambda target: not _is_usable(target, board, now))
+        away = _is_usable(fallbacks[0], board, now)
+    for target in fallbacks if away else ():
+        yield target, _address(target, board, tried, prefix=prefix, now=now)
+    for _ in range(1 if away else served.retries + 1):
         if not targets:
             break
         target = _choose(served, targets, board, prefix=prefix, now=now)
@@ -97,13 +107,16 @@ def order(served: Served, board: Board, *, prefix: bytes, now: float) -> Iterato
         tried.add(url)
         if len(targets) > 1:
             targets = [other for other in targets if other is not target]
-    for target in served.fallbacks:
-        if target.urls:
-            yield target, _address(target, board, tried, prefix=prefix, now=now)
+    for target in () if away else fallbacks:
+        yield target, _address(target, board, tried, prefix=prefix, now=now)
+
+
+def _is_usable(target: Target, board: Board, now: float) -> bool:
+    return any(board.is_open(url, now=now) for url in target.urls)
 
 
 def _choose(served: Served, targets: Sequence[Target], board: Board, *, prefix: bytes, now: float) -> Target:
-    usable = [t for t in targets if any(board.is_open(url, now=now) for url in t.urls)] or targets
+    usable = [t for t in targets if _is_usable(t, board, now)] or targets
     if len(usable) == 1:
         return usable[0]
     if served.strategy == "LeastRequests":

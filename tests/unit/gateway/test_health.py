@@ -90,13 +90,14 @@ def test_nobody_is_asked_while_all_is_well() -> None:
 
 
 def test_an_address_that_is_asked_gets_no_request_until_it_is_well() -> None:
-    bench, seen = Bench(DEPLOYMENT, well_at=10.0), list[bool]()
+    bench, seen = Bench(DEPLOYMENT, well_at=10.0, takes=1.0), list[bool]()
 
     def look() -> None:
         seen.append(bench.board.is_open(A, now=asyncio.get_running_loop().time()))
 
-    bench.run(100, (1.0, bench.fail), (6.9, look), (14.9, look), (15.1, look))
-    assert seen == [False, False, True]
+    bench.run(100, (1.0, bench.fail), (3.5, look), (8.5, look), (17.5, look), (18.5, look))
+    assert bench.asked == [(4.0, A), (9.0, A), (18.0, A)]
+    assert seen == [False, False, False, True]
 
 
 def test_one_that_is_not_asked_gets_a_request_after_its_pause() -> None:

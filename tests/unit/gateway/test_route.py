@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from bud.gateway.catalog import Served, Target
 from bud.gateway.route import Board, order
 
@@ -84,6 +86,25 @@ def test_when_all_rest_the_last_resort_is_to_try() -> None:
     for _ in range(9):
         board.failed(A.urls[0], now=0.0)
     assert tried(served, board, now=1.0)[0] == A.urls[0]
+
+
+@pytest.mark.parametrize(
+    ("resting", "wanted"),
+    [
+        ((), [A, A, B, C]),
+        ((A,), [B, C, A]),
+        ((A, B), [C, B, A]),
+        ((B,), [A, A, B, C]),
+        ((A, B, C), [A, A, B, C]),
+    ],
+    ids=["none rests", "the target", "the target and a fallback", "a fallback", "all"],
+)
+def test_fallbacks_come_first_while_the_targets_rest(resting: tuple[Target, ...], wanted: list[Target]) -> None:
+    served, board = Served("r", (A,), (B, C), retries=1), Board()
+    for target in resting:
+        for _ in range(5):
+            board.failed(target.urls[0], now=0.0)
+    assert tried(served, board, now=1.0) == [target.urls[0] for target in wanted]
 
 
 def test_nothing_without_an_address_is_asked() -> None:
