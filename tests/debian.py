@@ -1,10 +1,11 @@
-"""Programs out of Debian's packages, unpacked into the user's cache: nothing is installed, and no service starts."""
+"""Programs out of Debian's packages: installed, or unpacked into the user's cache where a service would start."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import cache
@@ -21,21 +22,29 @@ def program(name: str, *, package: str) -> Path:
     return cache.entry(place, lambda folder: _unpack(package, folder), say=print) / name
 
 
+def install(*packages: str) -> None:
+    """Takes root. Fails with what could not be done."""
+    with cache.locked(cache.root() / "debian" / ".lock"):  # apt refuses to be run twice at once
+        _run(*packages, command=("apt-get", "update"))
+        _run(*packages, command=("apt-get", "install", "-y", "--no-install-recommends", *packages))
+
+
 def _unpack(package: str, folder: Path) -> None:
-    if _run(package, "apt-get", "download", package, cwd=folder, check=False):
-        _run(package, "apt-get", "update", cwd=folder)
-        _run(package, "apt-get", "download", package, cwd=folder)
+    download = ("apt-get", "download", package)
+    if _run(package, command=download, cwd=folder, check=False):
+        _run(package, command=("apt-get", "update"))
+        _run(package, command=download, cwd=folder)
     (archive,), whole = folder.glob("*.deb"), folder / "whole"
-    _run(package, "dpkg-deb", "--extract", str(archive), str(whole), cwd=folder)
+    _run(package, command=("dpkg-deb", "--extract", str(archive), str(whole)))
     for file in (whole / "usr/bin").iterdir():
         file.rename(folder / file.name)
     archive.unlink()
     shutil.rmtree(whole)
 
 
-def _run(package: str, *command: str, cwd: Path, check: bool = True) -> int:
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, check=False
-    )
-    assert not check or done.returncode == 0, f"{package} is needed: {' '.join(command)} failed: {done.stderr.strip()}"
+def _run(*packages: str, command: Sequence[str], cwd: Path | None = None, check: bool = True) -> int:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    failed = f"{' '.join(packages)} needed: {' '.join(command)} failed: {done.stderr.strip()}"
+    assert not check or done.returncode == 0, failed
     return done.returncode

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from tests import debian
 from tests.integration.gateway.forms import parts
 
 _PACKAGES = ("espeak-ng", "pocketsphinx", "pocketsphinx-en-us")
@@ -27,10 +27,7 @@ def require() -> None:
     """Sees to it that the programs are there: missing Debian packages are installed, which takes root."""
     if shutil.which("espeak-ng") and shutil.which("pocketsphinx_continuous"):
         return
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for argv in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *_PACKAGES]):
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"install {' '.join(_PACKAGES)}: {' '.join(argv)} failed: {done.stderr.strip()}"
+    debian.install(*_PACKAGES)
 
 
 class Speech:

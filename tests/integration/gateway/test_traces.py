@@ -171,7 +171,7 @@ def test_nobody_waits_for_a_receiver_that_does_not_answer(tmp_path: Path) -> Non
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
             "OTEL_BSP_SCHEDULE_DELAY": "1",
-            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "0.3",
         }
         objects = (project(), key(), provider("p", upstream.url, "m"))
         with running_gateway(tmp_path / "objects", *objects, environment=environment) as gateway:
