@@ -1,50 +1,57 @@
-"""Programs out of Debian's packages: installed, or unpacked into the user's cache where a service would start."""
+"""Programs of Debian that tests use for what they are: real ones, which are installed where they are missing.
+
+Or unpacked into the user's cache, where an installation would start a service.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import cache
 
+_LOCK = Path(tempfile.gettempdir()) / "bud-tests-apt.lock"
 
-def program(name: str, *, package: str) -> Path:
-    """Where a program is: on the machine, or out of its package.
 
-    The lists of packages are fetched where there are none yet, which takes root. Fails with what was missing.
-    """
-    if found := shutil.which(name):
+def require(programs: Sequence[str], packages: Sequence[str]) -> None:
+    """Sees to it that the programs are there: missing Debian packages are installed, which takes root."""
+    # Processes that test at the same time install one after another.
+    with cache.locked(_LOCK):
+        if all(map(shutil.which, programs)):
+            return
+        _run(packages, "apt-get", "update")
+        _run(packages, "apt-get", "install", "-y", "--no-install-recommends", *packages)
+
+
+def unpacked(program: str, package: str) -> Path:
+    """Where a program is: on the machine, or out of its package, which takes no root where apt has its lists."""
+    if found := shutil.which(program):
         return Path(found)
     place = cache.root() / "debian" / package
-    return cache.entry(place, lambda folder: _unpack(package, folder), say=print) / name
-
-
-def install(*packages: str) -> None:
-    """Takes root. Fails with what could not be done."""
-    with cache.locked(cache.root() / "debian" / ".lock"):  # apt refuses to be run twice at once
-        _run(*packages, command=("apt-get", "update"))
-        _run(*packages, command=("apt-get", "install", "-y", "--no-install-recommends", *packages))
+    return cache.entry(place, lambda folder: _unpack(package, folder), say=print) / program
 
 
 def _unpack(package: str, folder: Path) -> None:
-    download = ("apt-get", "download", package)
-    if _run(package, command=download, cwd=folder, check=False):
-        _run(package, command=("apt-get", "update"))
-        _run(package, command=download, cwd=folder)
-    (archive,), whole = folder.glob("*.deb"), folder / "whole"
-    _run(package, command=("dpkg-deb", "--extract", str(archive), str(whole)))
+    whole = folder / "whole"
+    with cache.locked(_LOCK):
+        if _run([package], "apt-get", "download", package, cwd=folder, check=False):
+            _run([package], "apt-get", "update")
+            _run([package], "apt-get", "download", package, cwd=folder)
+    (archive,) = folder.glob("*.deb")
+    _run([package], "dpkg-deb", "--extract", str(archive), str(whole))
     for file in (whole / "usr/bin").iterdir():
         file.rename(folder / file.name)
     archive.unlink()
     shutil.rmtree(whole)
 
 
-def _run(*packages: str, command: Sequence[str], cwd: Path | None = None, check: bool = True) -> int:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    failed = f"{' '.join(packages)} needed: {' '.join(command)} failed: {done.stderr.strip()}"
+def _run(packages: Sequence[str], *argv: str, cwd: Path | None = None, check: bool = True) -> int:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    failed = f"install {' '.join(packages)}: {' '.join(argv)} failed: {done.stderr.strip()}"
     assert not check or done.returncode == 0, failed
     return done.returncode

@@ -44,10 +44,10 @@ class GatewayProcess:
     """One gateway; `write` changes what it reads."""
 
     def __init__(
-        self, folder: Path, *, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self, folder: Path, *, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> None:
         self.folder = folder
-        self._arguments = arguments
+        self._options = options
         self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -62,7 +62,7 @@ class GatewayProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "bud.gateway", "--from", str(self.folder), "--port", str(self.port)]
-        command += self._arguments
+        command += self._options
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
         deadline = time.monotonic() + START_SECONDS
@@ -104,11 +104,11 @@ class GatewayProcess:
 def running_gateway(
     folder: Path,
     *objects: Mapping[str, Any],
-    arguments: Sequence[str] = (),
+    options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[GatewayProcess]:
     folder.mkdir(exist_ok=True)
-    gateway = GatewayProcess(folder, arguments=arguments, environment=environment)
+    gateway = GatewayProcess(folder, options=options, environment=environment)
     gateway.write(*objects)
     gateway.start()
     try:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from prometheus_client import CollectorRegistry, generate_latest
+
 from bud.gateway.catalog import Catalog
 from bud.gateway.exposition import Histogram, head, labels, sample
 from bud.gateway.genai import error_type, operation, provider
@@ -83,10 +85,12 @@ class Metrics:
     """Every metric of one gateway process.
 
     `in_flight` counts the requests that have begun and not ended. `seen_at` is when the catalog was last known to be
-    right, in epoch seconds, where a watch keeps it. `more` are samples from elsewhere.
+    right, in epoch seconds, where a watch keeps it. `more` are lines from elsewhere, and `registry` is for metrics that
+    are few and seldom change.
     """
 
     def __init__(self) -> None:
+        self.registry = CollectorRegistry()
         self.in_flight = 0
         self.seen_at: float | None = None
         self.more: list[Callable[[], Iterator[str]]] = []
@@ -152,6 +156,7 @@ class Metrics:
         yield from self._gauges()
         for more in self.more:
             yield from more()
+        yield generate_latest(self.registry).decode()
 
     def _limits(self) -> Iterator[str]:
         name = "bud_gateway_limited_requests_total"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,8 @@ public <said> = ( go forward | turn left | stop here | good morning | one two th
 
 
 def require() -> None:
-    """Sees to it that the programs are there: missing Debian packages are installed, which takes root."""
-    if shutil.which("espeak-ng") and shutil.which("pocketsphinx_continuous"):
-        return
-    debian.install(*_PACKAGES)
+    """Sees to it that the programs are there."""
+    debian.require(("espeak-ng", "pocketsphinx_continuous"), _PACKAGES)
 
 
 class Speech:

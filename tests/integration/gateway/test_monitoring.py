@@ -114,7 +114,7 @@ def operator() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory, operator: str) -> Iterator[Prometheus]:
     program, folder, port = (
-        debian.program("prometheus", package="prometheus"),
+        debian.unpacked("prometheus", "prometheus"),
         tmp_path_factory.mktemp("p"),
         free_port(),
     )
@@ -244,7 +244,7 @@ def test_each_alert_fires_in_its_case_and_not_otherwise(tmp_path: Path) -> None:
     tests += [_case(name, quiet, None) for name, (_, _, quiet) in CASES.items()]
     tests.append(_case("BudOperatorNotLeading", {}, {}))
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "tests": tests}))
-    promtool = debian.program("promtool", package="prometheus")
+    promtool = debian.unpacked("promtool", "prometheus")
     for command in (["check", "rules", str(ALERTS)], ["test", "rules", str(tmp_path / "tests.yaml")]):
         done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

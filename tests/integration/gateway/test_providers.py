@@ -293,10 +293,11 @@ def test_a_translated_stream_is_kept_for_its_idempotency_key_and_counted(
     asked = {"model": model, "messages": HI, "stream": True}
     headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": f"once-{model}"}
     counter = f'gen_ai_request_model="{model}",gen_ai_token_type="output"}} '
+    name = "gen_ai_client_token_usage_sum"
 
     def written() -> float:
         lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if counter in line)
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and counter in line)
 
     before, tokens = sum(len(one.asked) for one in upstreams.values()), written()
     first, again = (httpx.post(f"{gateway.url}/v1/chat/completions", json=asked, headers=headers) for _ in range(2))

@@ -72,8 +72,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
             provider("q", upstream.url, "flaky", "breaks"), provider("r", f"http://127.0.0.1:{free_port()}/v1", "dead"),
         )  # fmt: skip
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url.removesuffix("/v1")}
-        arguments = ("--access-log", "--log-format", "json")
-        with running_gateway(folder / "objects", *objects, arguments=arguments, environment=environment) as gateway:
+        options = ("--access-log", "--log-format", "json")
+        with running_gateway(folder / "objects", *objects, options=options, environment=environment) as gateway:
             context = {"traceparent": "00-{}-{}-01".format(*PARENT), "tracestate": "vendor=1"}
             _ask(gateway.url, "fine", chat("m"), **context)
             _ask(gateway.url, "flaky", chat("flaky"))

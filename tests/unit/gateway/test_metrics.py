@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from bud.gateway import metrics
@@ -124,6 +125,14 @@ def test_there_is_an_end_to_what_is_told_apart(monkeypatch: pytest.MonkeyPatch) 
         if name.endswith("usage_sum") and ("gen_ai_token_type", "input") in labels
     }
     assert tokens == {"m0": 1, "m1": 1, "other": 7}
+
+
+def test_what_others_tell_stands_there_too() -> None:
+    counted = count(CHAT)
+    counted.more.append(lambda: iter(["more 1\n"]))
+    Gauge("few", "Of another part.", registry=counted.registry).set(2)
+    found = {name: value for (name, labels), value in told(counted).items() if not labels}
+    assert (found["more"], found["few"]) == (1, 2)
 
 
 def test_limits_catalog_and_requests_in_flight_are_told() -> None:
