@@ -41,13 +41,18 @@ def provider(name: str, url: str, *models: str, **spec: Any) -> dict[str, Any]:
 
 
 class GatewayProcess:
-    """One gateway; `write` changes what it reads."""
+    """One gateway; `write` changes what it reads. `options` stand beside those that every test needs."""
 
     def __init__(
-        self, folder: Path, *, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        options: Sequence[str] = (),
+        allow: Sequence[str] = ("loopback",),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
-        self._options = options
+        self.options = (*(f"--allow-upstream={one}" for one in allow), *options)
         self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -62,7 +67,7 @@ class GatewayProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "bud.gateway", "--from", str(self.folder), "--port", str(self.port)]
-        command += self._options
+        command += self.options
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
         deadline = time.monotonic() + START_SECONDS
@@ -105,10 +110,11 @@ def running_gateway(
     folder: Path,
     *objects: Mapping[str, Any],
     options: Sequence[str] = (),
+    allow: Sequence[str] = ("loopback",),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[GatewayProcess]:
     folder.mkdir(exist_ok=True)
-    gateway = GatewayProcess(folder, options=options, environment=environment)
+    gateway = GatewayProcess(folder, options=options, allow=allow, environment=environment)
     gateway.write(*objects)
     gateway.start()
     try:

@@ -11,9 +11,15 @@ from pythonjsonlogger.json import JsonFormatter
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+_INDISCREET = ("botocore", "uvicorn.error", "websockets")
+"""They log the headers of requests, or what is signed."""
+
 
 def configure(*, log_format: LogFormat, level: LogLevel) -> None:
-    """Sends everything to standard error; Kopf and asyncio speak only of warnings, unless `level` is debug."""
+    """Sends everything to standard error; Kopf and asyncio speak only of warnings, unless `level` is debug.
+
+    Libraries that would write credentials for debugging are never asked to.
+    """
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(
@@ -26,6 +32,8 @@ def configure(*, log_format: LogFormat, level: LogLevel) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _INDISCREET:
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
     if level != "debug":
         for name in ("kopf", "asyncio", "aiohttp.access"):
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -27,10 +27,12 @@ from bud.gateway.metrics import NOT_ANSWERED
 from bud.gateway.observe import Observer
 from bud.gateway.openapi import document, page
 from bud.gateway.paths import Place, place
+from bud.gateway.protocol import was_late
 from bud.gateway.realtime import Realtime, denying, key_of
 from bud.gateway.refusal import Invalid, Limited, NotFound, Refusal, Unavailable
 from bud.gateway.relay import Relay
 from bud.gateway.request import Gone, Message, Request, Send
+from bud.gateway.settings import Settings
 
 log = logging.getLogger("bud.gateway")
 
@@ -45,9 +47,15 @@ class Gateway:
     """One gateway process. `catalog` is replaced as a whole by whoever watches the objects."""
 
     def __init__(
-        self, catalog: Catalog, *, observer: Observer | None = None, clock: Callable[[], float] = time.time
+        self,
+        catalog: Catalog,
+        settings: Settings,
+        *,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.catalog = catalog
+        self.settings = settings
         self.clock = clock
         self.counters = Counters()
         self.observer = observer or Observer()
@@ -77,7 +85,7 @@ class Gateway:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        relay = Relay.open()
+        relay = Relay.open(self.settings.reach)
         now = asyncio.get_running_loop().time
         self.observer.metrics.more.append(lambda: samples(self.catalog, relay.board, now=now()))
         health = asyncio.create_task(Health(relay.board, lambda: self.catalog, relay.probe).run())
@@ -116,7 +124,7 @@ class Gateway:
         except Refusal as refusal:
             await self._refuse(request, refusal)
         except Gone:
-            request.facts.status = NOT_ANSWERED
+            request.facts.status = 408 if was_late(request.scope) else NOT_ANSWERED
             log.debug("request %s: the caller hung up", request.id)
         except Exception:
             log.exception("request %s failed", request.id)

@@ -34,8 +34,9 @@ def authenticate(headers: Mapping[bytes, bytes], catalog: Catalog, *, now: float
 
 
 def request_id(scope: MutableMapping[str, Any]) -> str:
-    """The caller's `X-Request-ID`, if it is printable ASCII of at most 128 characters; else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ID.fullmatch(value):
-            return str(value, "ascii")
-    return f"req-{secrets.token_hex(16)}"
+    """The caller's `X-Request-ID`, if it is printable ASCII of at most 128 characters; else a new one, for good."""
+    known: str | None = scope.get("bud.id")
+    if known is None:
+        given = (value for name, value in scope["headers"] if name == b"x-request-id" and _ID.fullmatch(value))
+        known = scope["bud.id"] = str(next(given, b""), "ascii") or f"req-{secrets.token_hex(16)}"
+    return known

@@ -24,8 +24,10 @@ from bud.api.provider import ProviderModel, ProviderSpec
 from bud.api.route import RouteSpec
 from bud.api.route import Target as RouteTarget
 from bud.gateway.catalog import Catalog, Key, Price, Project, Served, Spending, Target, meters
+from bud.gateway.mask import secrets
 from bud.gateway.prices import Published, published
 from bud.gateway.providers import Reached, reached
+from bud.gateway.reach import Reach
 
 Raw = Mapping[str, Any]
 _M = TypeVar("_M", bound=BaseModel)
@@ -54,9 +56,9 @@ class Built:
     troubles: list[tuple[str, str]]
 
 
-def build(objects: Objects) -> Built:
-    """The whole catalog."""
-    builder = _Builder(objects)
+def build(objects: Objects, reach: Reach) -> Built:
+    """The whole catalog; `reach` says where Providers may be."""
+    builder = _Builder(objects, reach)
     projects = {project.namespace: project for project in builder.projects()}
     keys = {key.hash: key for key in builder.keys(projects)}
     names = {namespace: builder.names(namespace) for namespace in projects}
@@ -64,8 +66,9 @@ def build(objects: Objects) -> Built:
 
 
 class _Builder:
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, reach: Reach) -> None:
         self.objects = objects
+        self.reach = reach
         self.troubles: list[tuple[str, str]] = []
         self._by_namespace: dict[tuple[str, str], list[Raw]] = defaultdict(list)
         for (kind, namespace, _), raw in sorted(objects.items.items(), key=lambda item: item[0]):
@@ -151,6 +154,7 @@ class _Builder:
                 model=status.model_name or name,
                 urls=urls,
                 created=_created(raw),
+                own=True,
                 ready=status.ready_replicas > 0,
             )
             yield target, False
@@ -165,9 +169,16 @@ class _Builder:
             secret = self._secret(raw, spec.credentials_secret_ref.name) if spec.credentials_secret_ref else {}
             if spec.kind == "Bedrock" and not secret:
                 self._trouble(raw, "no Secret with credentials: requests go unsigned, and are refused")
-            reach = reached(spec, secret)
+            there = reached(spec, secret)
+            try:
+                is_open, why = self.reach.judge(there.base)
+            except ValueError as error:
+                self._trouble(raw, f"spec.baseURL: {error}; the object is left out")
+                continue
+            if why is not None:
+                self._trouble(raw, why)
             for model in spec.models:
-                yield model.name, spec, _offer(raw, spec, model, reach)
+                yield model.name, spec, replace(_offer(raw, spec, model, there), own=is_open, secrets=secrets(secret))
 
     def _routes(
         self, namespace: str, deployments: list[tuple[Target, bool]], offers: list[tuple[str, ProviderSpec, Target]]

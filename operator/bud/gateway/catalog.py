@@ -95,14 +95,15 @@ class Target:
     `urls` are base URLs up to and including `/v1`, one for each pod where pods are known. `provider` is what
     `conduit_metadata` tells. `headers` hold the gateway's own credentials. `query` ends every address, with its `?`.
     `translator` is None for those that speak OpenAI's format; `most` is their name for the most tokens of a chat's
-    answer, and `functions` whether they know the older functions.
+    answer, and `functions` whether they know the older functions. `own` is for what the operator runs, or the
+    administrator allows by name: its addresses are not checked. `secrets` are what no answer may repeat.
     """
 
     id: str
     provider: str
     model: str
     urls: tuple[str, ...]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     price: Price | Published | None = None
     weight: int = 1
     capabilities: tuple[str, ...] = ()
@@ -115,6 +116,8 @@ class Target:
     translator: Translator | None = None
     most: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     functions: bool = False
+    own: bool = False
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

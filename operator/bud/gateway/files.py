@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from bud.gateway.build import Built, Objects, build
+from bud.gateway.reach import Reach
 
 log = logging.getLogger("bud.gateway")
 
@@ -18,7 +19,7 @@ _LOOK_SECONDS = 0.5
 _KINDS = frozenset({"Project", "APIKey", "Provider", "Route", "Deployment", "Secret"})
 
 
-def read(folder: Path) -> Built:
+def read(folder: Path, reach: Reach) -> Built:
     """The catalog of all `*.yaml` and `*.yml` below a folder. Raises `ValueError`, naming the file."""
     objects = Objects()
     for file in _files(folder):
@@ -28,10 +29,10 @@ def read(folder: Path) -> Built:
             raise ValueError(f"{file}: {error}") from None
         for document in documents:
             _add(objects, document, file)
-    return build(objects)
+    return build(objects, reach)
 
 
-async def follow(folder: Path, take: Callable[[Built], None]) -> None:
+async def follow(folder: Path, reach: Reach, take: Callable[[Built], None]) -> None:
     """Gives what the folder says whenever it says something else; what cannot be read changes nothing."""
     seen = _state(folder)
     while True:
@@ -40,7 +41,7 @@ async def follow(folder: Path, take: Callable[[Built], None]) -> None:
             continue
         seen = now
         try:
-            take(await asyncio.to_thread(read, folder))
+            take(await asyncio.to_thread(read, folder, reach))
         except (ValueError, OSError) as error:
             log.error("the files are not read anew, what was known stays: %s", error)
 

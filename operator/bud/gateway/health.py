@@ -77,13 +77,13 @@ class Health:
             self._board.failed(url, now=asyncio.get_running_loop().time())
 
 
-def asking(session: aiohttp.ClientSession) -> Probe:
+def asking(session_to: Callable[[Target], aiohttp.ClientSession]) -> Probe:
     """Asks for the list of models: any answer will do but a fault, a limit, or a redirect, which is not followed."""
 
     async def probe(target: Target, url: str) -> bool:
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
         try:
-            async with session.get(
+            async with session_to(target).get(
                 f"{url}/models{target.query}", headers=target.headers, timeout=timeout, allow_redirects=False
             ) as response:
                 return not 300 <= response.status < 400 and response.status != 429 and response.status < 500

@@ -15,13 +15,14 @@ from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.events import Typed
 from bud.gateway.idempotency import Answers, digest_of
 from bud.gateway.limits import Counters, Grant
+from bud.gateway.mask import masked
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.paths import Place
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.request import Gone, Request
-from bud.gateway.splice import add_member, rename_model
+from bud.gateway.splice import add_member, rename_model, unambiguous
 from bud.gateway.stream import Rewriter, TooLong
 from bud.gateway.translate.wire import Sent
 from bud.gateway.upstream import sent
@@ -137,6 +138,7 @@ class Inference:
             body["model"] = where.deployment
             text = orjson.dumps(body)
         check(where.endpoint, body)
+        text = unambiguous(text, body)
         served = find(catalog, key, where, body["model"])
         _bound(body, served)
         grant = self._counters.take(key.meters, tokens=self._estimate(served, body, text), now=request.began)
@@ -212,7 +214,7 @@ class Inference:
             text = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable("the model broke off its answer; try again") from error
-        text = self._finished(call, target, text)
+        text = self._finished(call, target, masked(text, target.secrets))
         await self._begin(call, response, length=len(text))
         await call.request.tell({"type": "http.response.body", "body": text})
 
@@ -254,11 +256,11 @@ class Inference:
         call.request.streams = True
         try:
             async for chunk in response.content.iter_any():
-                if out := rewriter.feed(chunk):
+                if out := masked(rewriter.feed(chunk), target.secrets):
                     if call.request.facts.first_at is None:
                         call.request.facts.first_at = self._clock()
                     await send({"type": "http.response.body", "body": out, "more_body": True})
-            await send({"type": "http.response.body", "body": rewriter.end()})
+            await send({"type": "http.response.body", "body": masked(rewriter.end(), target.secrets)})
         except (aiohttp.ClientError, OSError, TooLong):
             raise Unavailable("the model broke off its answer", code="stream_broken") from None
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
@@ -23,7 +24,7 @@ from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.paths import Place
 from bud.gateway.refusal import Invalid, Limited, Refusal, Unauthenticated
-from bud.gateway.relay import Relay, Visit
+from bud.gateway.relay import Relay, Visit, hang_up
 from bud.gateway.request import Message, Request, Send
 from bud.gateway.splice import rename_model
 from bud.gateway.usage import Usage, cost
@@ -34,6 +35,9 @@ _KEY = "openai-insecure-api-key."
 _OPENING_SECONDS = 60.0
 _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _INTERNAL, _RESTART = 1001, 1005, 1006, 1008, 1011, 1012
 _REASON_BYTES = 120
+_CHOOSING = frozenset({"deployment", "deployment_id", "api_version", "api_key", "key", "call_id"})
+"""Parameters by which providers choose another model, version or account, or somebody else's session."""
+_BETA = re.compile(rb"[!-~ ]{1,256}")
 
 
 def key_of(request: Request, catalog: Catalog) -> Key:
@@ -168,7 +172,7 @@ class _Session:
         elif code in (_ABNORMAL, _RESTART):
             # The connection was lost, or the gateway itself stops.
             code, reason = _GOING_AWAY, ""
-        await self.peer.close(code=code, message=_short(reason).encode())
+        await hang_up(self.peer, code, _short(reason).encode())
 
     async def _close_caller(self, last: aiohttp.WSMessage) -> None:
         self.closed = True
@@ -195,6 +199,9 @@ class Realtime:
     async def serve(self, request: Request, send: Send, key: Key, where: Place) -> None:
         """Joins the caller with what answers. Raises `Refusal` before the upgrade only."""
         query = parse_qsl(request.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        for name, _ in query:
+            if name.lower().replace("-", "_") in _CHOOSING:
+                raise Invalid(f"{name}: it is the gateway's to choose", param=name)
         names = [value for name, value in query if name == "model"] or [where.deployment]
         if len(names) > 1:
             raise Invalid("model: it stands in the address twice", param="model")
@@ -260,8 +267,8 @@ def _protocols(request: Request) -> list[str]:
 
 
 def _headers(request: Request) -> dict[str, str]:
-    beta = request.headers.get(b"openai-beta")
-    return {"x-request-id": request.id, **({"OpenAI-Beta": beta.decode("latin-1")} if beta else {})}
+    beta = request.headers.get(b"openai-beta", b"")
+    return {"x-request-id": request.id, **({"OpenAI-Beta": beta.decode()} if _BETA.fullmatch(beta) else {})}
 
 
 def _short(reason: str) -> str:

@@ -1,6 +1,7 @@
 """Sends a request to what answers it, and to the next one when that cannot.
 
-Tried again before the first byte only: on 429, 5xx and faults of the connection. Any other answer is the answer.
+Tried again before the first byte only: on 429, 5xx and faults of the connection. Where the gateway's own credentials
+or the address are refused, the next target is asked and this one is not. Any other answer is the answer.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -20,7 +22,10 @@ import orjson
 from yarl import URL
 
 from bud.gateway.catalog import Served, Target
+from bud.gateway.connections import Connections
 from bud.gateway.health import asking
+from bud.gateway.mask import mask
+from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal, Unavailable, of_status
 from bud.gateway.route import Board, order
 from bud.gateway.tracing import UNTOLD, Attempt, Trace
@@ -32,11 +37,15 @@ log = logging.getLogger("bud.gateway")
 MESSAGE_BYTES = 16 * 1024 * 1024
 """The longest message of a WebSocket."""
 _A = TypeVar("_A")
-_CONNECT_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 30.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _TOLD_BYTES = 64 * 1024
 """How much of an upstream's error is read."""
+_CLOSING_SECONDS = 3.0
+_TOLD_CHARACTERS = 2000
+_NOT_ALLOWED = "upstream_not_allowed"
+_NEVER_THERE = frozenset({"provider_credentials", _NOT_ALLOWED})
+"""Codes of what only an administrator can heal: the same target is not asked again, the next one is."""
 
 
 Answer = aiohttp.ClientResponse | Translated
@@ -71,30 +80,25 @@ class Visit:
 
 
 class Relay:
-    """The gateway's connections to what answers. `sockets` is for WebSockets, whose client would follow redirects."""
+    """What the gateway asks, by `own` connections to what the operator runs, and by `others` to all else."""
 
-    def __init__(self, session: aiohttp.ClientSession, sockets: aiohttp.ClientSession, board: Board) -> None:
-        self._session = session
-        self._sockets = sockets
+    def __init__(self, own: Connections, others: Connections, board: Board) -> None:
+        self._own = own
+        self._others = others
         self.board = board
-        self.probe = asking(session)
+        self.probe = asking(lambda target: self._to(target).session)
 
     @classmethod
-    def open(cls) -> Relay:
+    def open(cls, reach: Reach) -> Relay:
         """With connections of its own; `close` ends them."""
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=10)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
-        session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_redirect.append(_refuse_redirect)
-        sockets = aiohttp.ClientSession(
-            connector=connector, connector_owner=False, timeout=timeout, trace_configs=[tracing]
-        )
-        return cls(session, sockets, Board())
+        return cls(Connections.open(None), Connections.open(reach), Board())
 
     async def close(self) -> None:
-        await self._sockets.close()
-        await self._session.close()
+        await self._own.close()
+        await self._others.close()
+
+    def _to(self, target: Target) -> Connections:
+        return self._own if target.own else self._others
 
     @asynccontextmanager
     async def ask(self, served: Served, errand: Errand) -> AsyncIterator[tuple[Target, Answer]]:
@@ -111,6 +115,9 @@ class Relay:
             raw = answer.response if isinstance(answer, Translated) else answer
             try:
                 yield target, answer
+            except Refusal as refusal:
+                mask(refusal, target.secrets)
+                raise
             finally:
                 raw.release() if raw.content.is_eof() else raw.close()
 
@@ -124,7 +131,7 @@ class Relay:
             try:
                 yield target, peer
             finally:
-                await peer.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+                await hang_up(peer, aiohttp.WSCloseCode.GOING_AWAY)
 
     @asynccontextmanager
     async def _first(
@@ -139,13 +146,16 @@ class Relay:
         """What the first target that answers gives, while the block runs."""
         now = asyncio.get_running_loop().time
         refusal: Refusal = Unavailable(f"nothing that answers to model '{served.name}' is ready; try again later")
-        backoff = _FIRST_BACKOFF
-        for number, (target, url) in enumerate(order(served, self.board, prefix=prefix, now=now())):
+        backoff, number, hopeless = _FIRST_BACKOFF, 0, set[str]()
+        for target, url in order(served, self.board, prefix=prefix, now=now()):
+            if target.id in hopeless:
+                continue
             if number and not again():
                 break
             if number:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
+            number += 1
             self.board.begin(url)
             try:
                 with trace.attempt(target, url) as told:
@@ -156,6 +166,8 @@ class Relay:
                         return
                     told.refused(answer)
                 refusal = answer
+                if refusal.code in _NEVER_THERE:
+                    hopeless.add(target.id)
             finally:
                 self.board.end(url)
             self.board.failed(url, now=now())
@@ -165,7 +177,7 @@ class Relay:
         target = at.target
         try:
             async with asyncio.timeout(visit.seconds):
-                return await self._sockets.ws_connect(
+                return await self._to(target).sockets.ws_connect(
                     f"{at.url}/{visit.path(target)}",
                     headers={**visit.headers, **at.headers, **target.headers},
                     protocols=visit.protocols,
@@ -176,7 +188,7 @@ class Relay:
             if error.status < 300:
                 return Unavailable(f"model '{served.name}' does not speak WebSocket there", code="upstream_unavailable")
             status, refusal = _told(error.status, b"", target)
-            if _may_heal(status):
+            if _is_another_asked(status):
                 return refusal
             raise refusal from None
         except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError, too
@@ -191,7 +203,7 @@ class Relay:
         if target.translator is not None and isinstance(sent.body, bytes):
             headers |= target.translator.signed(full, sent.body)
         try:
-            response = await self._session.post(
+            response = await self._to(target).session.post(
                 # As it is written: what was signed must be what is sent.
                 URL(full, encoded=target.translator is not None),
                 data=sent.body,
@@ -206,22 +218,29 @@ class Relay:
                 )
         except (aiohttp.ClientError, OSError) as error:
             return _unreached(served, target, error)
-        if _may_heal(status):
+        if _is_another_asked(status):
             return refusal
         raise refusal
 
 
-def _may_heal(status: int) -> bool:
-    return status == 429 or (status >= 500 and status != 501)
+async def hang_up(peer: aiohttp.ClientWebSocketResponse, code: int, reason: bytes = b"") -> None:
+    """Ends a WebSocket, if need be without the other side, which could go on to talk for ever."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSING_SECONDS):
+            await peer.close(code=code, message=reason)
+
+
+def _is_another_asked(status: int) -> bool:
+    """Faults that may heal, and those of the gateway's account there, which another provider does not share."""
+    return status in (401, 403, 429) or (status >= 500 and status != 501)
 
 
 def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
     log.warning("%s cannot be reached: %s", target.id, str(error) or repr(error))
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PermissionError):
+        words = f"model '{served.name}' has an address that this gateway may not reach; ask who runs it"
+        return Unavailable(words, code=_NOT_ALLOWED)
     return Unavailable(f"model '{served.name}' cannot be reached now; try again later")
-
-
-async def _refuse_redirect(_: object, __: object, told: aiohttp.TraceRequestRedirectParams) -> None:
-    raise aiohttp.ClientPayloadError(f"{told.url.origin()} answers with a redirect, which is not followed")
 
 
 def _told(
@@ -247,7 +266,10 @@ def _told(
         return status, Unavailable(words, code="upstream_redirect")
     if status in (401, 403):
         log.error("%s refuses the gateway's credentials: status %d", target.id, first)
-    return status, of_status(status, message[:2000], param=param, code=code)
+    refusal = of_status(status, message, param=param, code=code)
+    mask(refusal, target.secrets)
+    refusal.message = refusal.message[:_TOLD_CHARACTERS]
+    return status, refusal
 
 
 def _text(value: object) -> str | None:
@@ -255,8 +277,15 @@ def _text(value: object) -> str | None:
 
 
 def passed_on(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Headers of an answer that are the caller's: none of the upstream's limits, cookies or connection."""
-    return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers if name.lower() in _PASSED]
+    """Headers of an answer that are the caller's: none of the upstream's limits, cookies or connection.
+
+    A value that no header may have is left out.
+    """
+    told = (
+        (name.lower(), value.encode(errors="surrogateescape")) for name, value in headers if name.lower() in _PASSED
+    )
+    return [(name.encode(), value) for name, value in told if not _CONTROL.search(value)]
 
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PASSED = frozenset({"content-type", "content-encoding", "content-disposition", "openai-model", "openai-version"})

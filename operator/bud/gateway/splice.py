@@ -21,6 +21,16 @@ def add_member(text: bytes, name: str, value: Mapping[str, Any]) -> bytes:
     return b"".join((body[:-1], comma, b'"', name.encode(), b'":', orjson.dumps(value), b"}"))
 
 
+def unambiguous(text: bytes, read: Mapping[str, Any]) -> bytes:
+    """An object's text, written anew if it may hold a member twice: of two, another reader could take the first.
+
+    Names of members are ASCII, so they are told twice only in plain letters, or by an escape of such a letter.
+    """
+    if b"\\u00" in text or any(text.count(b'"%b"' % name.encode()) > 1 for name in read):
+        return orjson.dumps(read)
+    return text
+
+
 def rename_model(text: bytes, before: str, after: str) -> bytes:
     """An object's text with another value of its first member `model`, if that has the value before."""
     found = _MODEL.search(text)

@@ -7,38 +7,30 @@ stores' library connects outside Python; for it the endpoint's addresses are loo
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from bud.addresses import LINK, LOOPBACK, METADATA, UNSPECIFIED, is_in, networks, of_host, read
 from bud.weights.errors import Permanent
 
 ALLOWED = "BUD_WEIGHTS_ALLOWED_NETWORKS"
 """Variable: networks that may be reached all the same, as in `127.0.0.0/8,169.254.0.0/16`."""
-
-_REFUSED = ("127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Guard:
     """Decides by address; names are resolved by whoever connects."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._allowed = _networks(environment.get(ALLOWED, "").split(","))
-        self._refused = _networks([*_REFUSED, environment.get("KUBERNETES_SERVICE_HOST", "")])
+        self._allowed = networks(environment.get(ALLOWED, "").split(","))
+        api_server = of_host(environment.get("KUBERNETES_SERVICE_HOST", ""))
+        self._refused = (*LOOPBACK, *UNSPECIFIED, *LINK, *METADATA, *api_server)
 
     def check(self, address: str) -> None:
         """Raises `Permanent` (AddressRefused) for an address that must not be reached."""
-        try:
-            found = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return
-        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        if any(found in network for network in self._refused) and not any(found in n for n in self._allowed):
+        found = read(address)
+        if found is not None and is_in(found, self._refused) and not is_in(found, self._allowed):
             raise Permanent(
                 "AddressRefused",
                 f"the source, or a redirect of it, leads to {found}, an address of this pod, its link or "
@@ -68,7 +60,3 @@ class Guard:
             if isinstance(connecting := arguments[0], socket.socket):
                 connecting.close()
             raise
-
-
-def _networks(texts: list[str]) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(text.strip()) for text in texts if text.strip())

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from tests.gateway_process import KEY, GatewayProcess, key, project, provider, running_gateway
+from tests.gateway_process import KEY, GatewayProcess, key, made, project, provider, running_gateway
 from tests.integration.gateway.upstream import Answer, completion, failing, running
 from tests.tiny_engine import free_port
 from tests.waiting import eventually
@@ -32,13 +32,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     started = []
 
     def start(*objects: dict[str, Any], project_spec: dict[str, Any] | None = None, **key_spec: Any) -> GatewayProcess:
-        made = running_gateway(tmp_path / "objects", project(**(project_spec or {})), key(**key_spec), *objects)
-        started.append(made)
-        return made.__enter__()
+        one = running_gateway(tmp_path / "objects", project(**(project_spec or {})), key(**key_spec), *objects)
+        started.append(one)
+        return one.__enter__()
 
     yield start
-    for made in started:
-        made.__exit__(None, None, None)
+    for one in started:
+        one.__exit__(None, None, None)
 
 
 def ask(
@@ -98,6 +98,32 @@ def test_another_provider_of_the_model_is_the_fallback(serve: Serve) -> None:
     with running(well) as upstream:
         gateway = serve(provider("first", dead, "m", priority=9), provider("second", upstream.url, "m"))
         assert ask(gateway).json()["choices"][0]["message"]["content"] == "hi"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_where_the_gateways_own_credentials_are_refused_another_is_asked(serve: Serve, status: int) -> None:
+    async def refuses(_: web.Request, __: dict[str, Any]) -> web.Response:
+        return failing(status)
+
+    with running(refuses) as revoked, running(well) as upstream:
+        targets = [{"providerRef": {"name": "revoked"}, "weight": 1000}, {"providerRef": {"name": "good"}, "weight": 1}]
+        lone = [{"providerRef": {"name": "revoked", "model": "m"}}]
+        gateway = serve(
+            provider("revoked", revoked.url, "m", priority=9),
+            provider("good", upstream.url, "m"),
+            made("Route", "r", {"model": "m", "targets": targets}),
+            made("Route", "lone", {"targets": lone, "fallbacks": lone}),
+        )
+        asked = []
+        for _ in range(7):
+            assert ask(gateway).status_code == 200
+            asked.append(len(revoked.asked))
+        # Once for each request, until it rests.
+        assert asked == [1, 2, 3, 4, 5, 5, 5]
+        assert (ask(gateway, CHAT | {"model": "lone"}).json()["error"]["code"], len(revoked.asked)) == (
+            "provider_credentials",
+            6,
+        )
 
 
 def test_a_caller_who_hangs_up_ends_the_upstreams_work_and_pays_for_what_was_said(serve: Serve) -> None:

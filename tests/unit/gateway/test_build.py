@@ -11,6 +11,7 @@ import pytest
 from bud.gateway.build import Built, Objects, build
 from bud.gateway.catalog import Price, Served
 from bud.gateway.prices import Published
+from bud.gateway.reach import Reach
 from bud.gateway.usage import Usage, cost
 
 HASH = "a" * 64
@@ -34,7 +35,7 @@ def built(*objects: dict[str, Any]) -> Built:
     found = Objects()
     for raw in objects:
         found.add(raw)
-    return build(found)
+    return build(found, Reach())
 
 
 def served(*objects: dict[str, Any], name: str) -> Served:
@@ -111,6 +112,8 @@ def test_credentials_of_a_provider_are_its_headers() -> None:
         (made("Provider", "p", {"kind": "Nobody", "models": [{"name": "x"}]}), "spec.kind: Input should be"),
         (made("Route", "r", {"targets": [{"deploymentRef": {"name": "gone"}}]}), "nothing is called Deployment gone"),
         (made("Route", "r", {"targets": [{"providerRef": {"name": "gone"}}]}), "nothing is called Provider gone, model r"),
+        (offer("p", "x", baseURL="http://169.254.169.254/v1"), "169.254.169.254 is no address of the internet; to allow it, set --allow-upstream"),
+        (offer("p", "x", baseURL="http://a:99999/v1"), "spec.baseURL: "),
         (made("APIKey", "k"), "neither spec.hash nor a Secret"),
         (made("APIKey", "k", {"hash": HASH}) | {"metadata": {"name": "k", "namespace": "other"}}, "namespace 'other' is no Project's"),
     ],

@@ -1,0 +1,73 @@
+"""What no answer holds, and what no reader takes for something else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+
+from bud.gateway.catalog import Target
+from bud.gateway.mask import mask, masked, secrets
+from bud.gateway.refusal import Refusal
+from bud.gateway.relay import passed_on
+from bud.gateway.splice import unambiguous
+
+
+def test_credentials_are_hidden_the_longest_first_and_short_words_are_none() -> None:
+    hidden = secrets({"apiKey": "sk-secret", "AWS_SECRET_ACCESS_KEY": "sk-secret-and-more", "short": "sk"})
+    assert masked(b"sk: sk-secret-and-more, sk-secret.", hidden) == b"sk: [hidden], [hidden]."
+
+
+def test_nothing_of_a_refusal_holds_them() -> None:
+    refusal = Refusal("bad key sk-secret", param="sk-secret", code="no_sk-secret")
+    mask(refusal, secrets({"k": "sk-secret"}))
+    assert orjson.loads(refusal.body())["error"] == {
+        "message": "bad key [hidden]", "type": "api_error", "param": "[hidden]", "code": "no_[hidden]",
+    }  # fmt: skip
+
+
+def test_a_target_does_not_show_its_credentials() -> None:
+    target = Target("t", "p", "m", ("http://a",), {"Authorization": "Bearer sk-secret"}, secrets=(b"sk-secret",))
+    assert "sk-secret" not in repr(target)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_kept"),
+    [
+        (b'{ "model": "a",  "n": 1 }', True),
+        ('{"model":"a","messages":[{"content":"\u00e9 \\u20ac"}]}'.encode(), True),
+        (b'{"model":"b","model":"a"}', False),
+        (b'{"mod\\u0065l":"b","model":"a"}', False),
+        (b'{"model":"a", "messages":[{"model":"b"}]}', False),
+        (b'{"max_tokens":9,"model":"a","max_tokens":1}', False),
+    ],
+)
+def test_an_object_that_could_hold_a_member_twice_is_written_anew(text: bytes, is_kept: bool) -> None:
+    read = orjson.loads(text)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len({name for name, _ in pairs}) == len(pairs)
+        return dict(pairs)
+
+    found = unambiguous(text, read)
+    assert (found == text) == is_kept
+    assert json.loads(found, object_pairs_hook=once) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("Content-Type", "text/plain", [(b"content-type", b"text/plain")]),
+        ("OpenAI-Model", "\u00e9\udcff", [(b"openai-model", b"\xc3\xa9\xff")]),
+        ("OpenAI-Model", "a\r\nSet-Cookie: b", []),
+        ("OpenAI-Model", "a\x01", []),
+        ("Set-Cookie", "a=b", []),
+        ("X-RateLimit-Limit-Requests", "1", []),
+        ("Transfer-Encoding", "chunked", []),
+        ("Authorization", "Bearer sk", []),
+    ],
+)
+def test_an_upstreams_headers_pass_only_if_they_are_known_and_well(name: str, value: str, told: Any) -> None:
+    assert passed_on([(name, value)]) == told
