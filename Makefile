@@ -61,12 +61,17 @@ image: $(READY) ## Build the image (Docker, or buildah as root); prints its name
 	@$(RUN) tests.image
 
 LOCK := .cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	--no-annotate --no-emit-index-url pyproject.toml
+	--no-annotate --no-emit-index-url
+CLIENTS := tests/integration/gateway/libraries
 lock: ## Move the locked dependencies to their newest releases
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet uv
-	$(LOCK) --upgrade --extra tiny --group dev --output-file requirements-dev.lock
-	$(LOCK) --upgrade --extra tiny --constraints requirements-dev.lock --output-file requirements.lock
+	$(LOCK) pyproject.toml --upgrade --extra tiny --group dev --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --upgrade --extra tiny --constraints requirements-dev.lock --output-file requirements.lock
+	for name in langchain schemathesis; do \
+	  $(LOCK) $(CLIENTS)/$$name.in --upgrade --constraints requirements-dev.lock --output-file $(CLIENTS)/$$name.lock \
+	    $$(sed -nE 's/^([a-z0-9._-]+)(\[.*\])?==.*/--no-emit-package \1/p' requirements-dev.lock); \
+	done
 
 clean: ## Remove what was built here (not the user's cache directory)
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

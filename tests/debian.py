@@ -13,16 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import cache
+from tests.fetched import not_tested
 
 _LOCK = Path(tempfile.gettempdir()) / "bud-tests-apt.lock"
 
 
 def require(programs: Sequence[str], packages: Sequence[str]) -> None:
-    """Sees to it that the programs are there: missing Debian packages are installed, which takes root."""
+    """Sees to it that the programs are there: missing Debian packages are installed, which takes root.
+
+    Without it the test that calls this is skipped, aloud.
+    """
     # Processes that test at the same time install one after another.
     with cache.locked(_LOCK):
         if all(map(shutil.which, programs)):
             return
+        if os.geteuid():
+            not_tested(", ".join(programs), f"install {' '.join(packages)}")
         _run(packages, "apt-get", "update")
         _run(packages, "apt-get", "install", "-y", "--no-install-recommends", *packages)
 

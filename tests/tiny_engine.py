@@ -31,7 +31,7 @@ def is_healthy(port: int) -> bool:
 def start_tiny(model: Path, port: int, *flags: str, wait: bool = True) -> subprocess.Popen[str]:
     """Run the engine; with `wait`, until it is healthy."""
     command = [*MODULE, "--model", str(model), "--port", str(port), "--threads", "1", *flags]
-    engine = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    engine = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     end = time.monotonic() + START_SECONDS
     while wait and not is_healthy(port):
         if engine.poll() is not None or time.monotonic() > end:

@@ -61,8 +61,8 @@ def entry(place: Path, build: Callable[[Path], None], *, say: Say) -> Path:
 
 
 def _sums(place: Path) -> str:
-    """The checksums of all files, as `sha256sum` writes them."""
-    files = sorted(file for file in place.iterdir() if file.name != _SUMS and not file.is_symlink())
+    """The checksums of the files right in it, as `sha256sum` writes them; folders are what a package manager checked."""
+    files = sorted(file for file in place.iterdir() if file.name != _SUMS and file.is_file() and not file.is_symlink())
     return "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
 
 

@@ -12,6 +12,7 @@ from tools import generate
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+OTHER_LOCKS = [f"tests/integration/gateway/libraries/{name}.lock" for name in ("langchain", "schemathesis")]
 
 
 def tracked() -> list[Path]:
@@ -30,7 +31,7 @@ def test_operator_is_a_folder_and_no_package() -> None:
     assert not list((ROOT / "operator").glob("*.py"))
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, *OTHER_LOCKS])
 def test_a_lock_pins_every_package_with_hashes_and_names_no_index(name: str) -> None:
     text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
@@ -38,6 +39,12 @@ def test_a_lock_pins_every_package_with_hashes_and_names_no_index(name: str) -> 
         re.match(r"[a-z0-9._-]+(\[[a-z0-9,._-]+\])?==\S+", entry) and "--hash=sha256:" in entry for entry in entries
     )
     assert not re.search(r"://|--index|--find-links", text)
+
+
+@pytest.mark.parametrize("name", OTHER_LOCKS)
+def test_another_lock_stands_on_the_development_lock(name: str) -> None:
+    pins = [set(re.findall(r"^([a-z0-9._-]+)", (ROOT / lock).read_text(), re.MULTILINE)) for lock in (name, LOCKS[1])]
+    assert not pins[0] & pins[1]
 
 
 def test_every_library_of_the_image_is_in_the_development_lock_at_the_same_version() -> None:

@@ -17,6 +17,7 @@ from bud.gateway.refusal import Invalid
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Positive = Annotated[int, Field(ge=1)]
+Some = Field(min_length=1)
 Block = dict[str, Any]
 
 
@@ -92,7 +93,7 @@ class Completion(_Sampled):
 class Embedding(_Ask):
     """`POST /v1/embeddings`."""
 
-    input: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1)]
+    input: str | Annotated[list[str], Some] | Annotated[list[int], Some] | Annotated[list[list[int]], Some]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Positive | None = None
     user: str | None = None
@@ -138,7 +139,17 @@ class Speech(_Ask):
 class Original(BaseModel):
     """What a document is made of: an address or a base64 data URI, which passes unread."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        frozen=True,
+        json_schema_extra={
+            "anyOf": [
+                {"required": [kind], "properties": {"type": {"const": kind}, kind: {"type": "string"}}}
+                for kind in ("document_url", "image_url")
+            ]
+        },
+    )
 
     type: Literal["document_url", "image_url"]
     document_url: Annotated[str, Field(min_length=1)] | None = None
@@ -224,10 +235,20 @@ def check(endpoint: str, body: object) -> None:
     """Raises `Invalid` for a body that cannot be meant, with the parameter's name in `param`."""
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object", code="invalid_json")
+    for name in body:
+        # Programs in Go read names whatever their case: it would be another model there.
+        if len(name) == len("model") and name != "model" and name.lower() == "model":
+            raise Invalid(f"{name}: write it as model", param=name)
     try:
         ASKS[endpoint].__pydantic_validator__.validate_python(body)
     except ValidationError as error:
         raise _told(error, body) from None
+
+
+def checked(endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that `check` has looked at; under any other name anything may stand."""
+    fields = ASKS[endpoint].model_fields
+    return {name: value for name, value in body.items() if name in fields}
 
 
 def check_form(endpoint: str, fields: Mapping[str, Any]) -> dict[str, Any]:

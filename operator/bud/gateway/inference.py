@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from bud.gateway.asks import check
+from bud.gateway.asks import check, checked
 from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.events import Typed
 from bud.gateway.idempotency import Answers, digest_of
@@ -140,8 +140,9 @@ class Inference:
         check(where.endpoint, body)
         text = unambiguous(text, body)
         served = find(catalog, key, where, body["model"])
-        _bound(body, served)
-        grant = self._counters.take(key.meters, tokens=self._estimate(served, body, text), now=request.began)
+        told = checked(where.endpoint, body)
+        _bound(told, served)
+        grant = self._counters.take(key.meters, tokens=self._estimate(served, told, text), now=request.began)
         request.states = grant.states
         call = Call(request, key, served, where.endpoint, body, text, grant, Usage())
         request.facts.model = served.name

@@ -117,7 +117,8 @@ class Scanner:
         self._text, self._state = self._text[at + len(self._mark) :], "delimiter"
 
     def _after(self) -> Iterator[None]:
-        if not b"\r\n".startswith(self._text):
+        # Some clients end with an empty line, as OpenAI's older one for JavaScript.
+        if not b"\r\n\r\n".startswith(self._text):
             raise _unread("something follows its last part")
         yield from ()
 

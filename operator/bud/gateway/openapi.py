@@ -39,15 +39,80 @@ _ERROR: Object = {
 _ID = {
     "name": "X-Request-ID",
     "in": "header",
-    "schema": {"type": "string", "maxLength": 128},
-    "description": "Taken for the request's id, in the answer, in logs and upstream.",
+    "schema": _TEXT,
+    "description": "The request's id, in the answer, in logs and upstream; a new one is made for any that is not "
+    "printable ASCII of at most 128 characters.",
 }
 _ONCE = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "maxLength": 255},
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "description": "The same key and body gives the same answer, for a day.",
 }
+_COUNT = {"schema": {"type": "integer", "minimum": 0}}
+_HEADERS: Object = {
+    "X-Request-ID": {"required": True, "schema": _TEXT},
+    **{
+        f"X-RateLimit-{what}-{unit}": {**_COUNT, "description": f"{text}; for keys with such a limit."}
+        for unit in ("Requests", "Tokens")
+        for what, text in (
+            ("Limit", "The limit"),
+            ("Remaining", "What is left"),
+            ("Reset", "When it begins anew, in epoch seconds"),
+        )
+    },
+}
+_TOLD: Object = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
+"""Headers of every answer below /v1."""
+_REFUSALS: tuple[type[Refusal], ...] = (
+    Invalid,
+    Unauthenticated,
+    NotAllowed,
+    UnknownModel,
+    Limited,
+    Unavailable,
+    Refusal,
+)
+_PRICES = {"input_tokens_per_1k": {"type": "number"}, "output_tokens_per_1k": {"type": "number"}}
+_FIELDS: Object = {
+    "id": _TEXT,
+    "object": {"const": "model"},
+    "created": {"type": "integer"},
+    "owned_by": _TEXT,
+    "provider": _TEXT,
+    "capabilities": {"type": ["array", "null"], "items": _TEXT},
+    "context_length": {"type": ["integer", "null"]},
+    "max_output_tokens": {"type": ["integer", "null"]},
+    "pricing": {
+        "type": ["object", "null"],
+        "required": list(_PRICES),
+        "properties": _PRICES,
+        "additionalProperties": False,
+        "description": "US dollars.",
+    },
+    "ready": {"type": "boolean", "description": "Whether anything that answers to it is known to work."},
+}
+_SHOWN: Object = {
+    "Model": {"type": "object", "required": list(_FIELDS), "properties": _FIELDS, "additionalProperties": False},
+    "Models": {
+        "type": "object",
+        "required": ["object", "data"],
+        "properties": {
+            "object": {"const": "list"},
+            "data": {"type": "array", "items": {"$ref": _REF.format(model="Model")}},
+        },
+        "additionalProperties": False,
+    },
+}
+_SERVERS = [
+    {"url": "/"},
+    {"url": "/projects/{project}", "variables": {"project": {"default": "default"}}},
+    {
+        "url": "/projects/{project}/deployments/{deployment}",
+        "variables": {"project": {"default": "default"}, "deployment": {"default": "model"}},
+        "description": "`model` may be left out.",
+    },
+]
 
 
 def document(version: str) -> Object:
@@ -57,21 +122,32 @@ def document(version: str) -> Object:
     paths: Object = {f"/v1/{endpoint}": {"post": _sends(endpoint, ask)} for endpoint, ask in asks.items()}
     for path in ("/v1/realtime", "/v1/realtime/connect"):
         paths[path] = {"get": _joins(path)}
-    paths["/v1/models"] = {"get": _shows("Models that the key may name", "list_models")}
-    one = _shows("One model", "retrieve_model")
+    paths["/v1/models"] = {"get": _shows("Models that the key may name", "list_models", "Models")}
+    one = _shows("One model", "retrieve_model", "Model")
     one["parameters"].append(
         {"name": "model", "in": "path", "required": True, "schema": _TEXT, "description": "It may hold slashes."}
     )
-    one["responses"]["404"] = _refused(UnknownModel)
+    one["responses"] |= _refusals(UnknownModel)
     paths["/v1/models/{model}"] = {"get": one}
+    for path, summary in (("/healthz", "Whether it lives"), ("/readyz", "Whether it can serve")):
+        paths[path] = {"get": _open(summary, "application/json")}
+    paths["/metrics"] = {"get": _open("Metrics for Prometheus", "text/plain")}
+    for endpoint, form in FORMS.items():
+        told = schemas["$defs"][form.__name__]
+        told["properties"]["file"] = {"type": "string", "format": "binary", "description": "Sound, at most 200 MiB."}
+        told["required"] = [*told["required"], "file"]
+        paths[f"/v1/{endpoint}"]["post"]["parameters"].remove(_ONCE)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Bud gateway", "version": version, "description": "OpenAI's API for everything served."},
+        "servers": _SERVERS,
         "security": [{"key": []}],
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**schemas["$defs"], "Error": _ERROR},
+            "schemas": {**schemas["$defs"], **_SHOWN, "Error": _ERROR},
+            "headers": _HEADERS,
+            "responses": {kind.__name__: _refused(kind) for kind in _REFUSALS},
         },
     }
 
@@ -83,7 +159,6 @@ def _sends(endpoint: str, ask: type[BaseModel]) -> Object:
         content["text/event-stream"] = {"schema": _TEXT}
     if endpoint == "audio/speech":
         content = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
-    kinds: tuple[type[Refusal], ...] = (Invalid, Unauthenticated, NotAllowed, UnknownModel, Limited, Unavailable)
     return {
         "summary": (ask.__doc__ or "").strip(" .`"),
         "operationId": endpoint.replace("/", "_"),
@@ -92,7 +167,10 @@ def _sends(endpoint: str, ask: type[BaseModel]) -> Object:
             "required": True,
             "content": {given: {"schema": {"$ref": _REF.format(model=ask.__name__)}}},
         },
-        "responses": {"200": {"description": "The model's answer.", "content": content}, **_refusals(*kinds)},
+        "responses": {
+            "200": {"description": "The model's answer.", "headers": _TOLD, "content": content},
+            **_refusals(*_REFUSALS[:-1]),
+        },
     }
 
 
@@ -104,31 +182,44 @@ def _joins(path: str) -> Object:
         "parameters": [model, _ID],
         "responses": {
             "101": {"description": "The WebSocket."},
-            **_refusals(Invalid, Unauthenticated, NotAllowed, UnknownModel, Limited, Unavailable),
+            **_refusals(*_REFUSALS[:-1]),
         },
     }
 
 
-def _shows(summary: str, name: str) -> Object:
+def _shows(summary: str, name: str, schema: str) -> Object:
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=schema)}}}
     return {
         "summary": summary,
         "operationId": name,
         "parameters": [_ID],
         "responses": {
-            "200": {"description": summary, "content": {"application/json": {"schema": {"type": "object"}}}},
+            "200": {"description": summary, "headers": _TOLD, "content": content},
             **_refusals(Unauthenticated, NotAllowed),
         },
     }
 
 
+def _open(summary: str, media: str) -> Object:
+    """What is shown without a key, and at the root alone."""
+    return {
+        "summary": summary,
+        "security": [],
+        "servers": _SERVERS[:1],
+        "responses": {"200": {"description": summary, "content": {media: {"schema": {}}}}},
+    }
+
+
 def _refusals(*kinds: type[Refusal]) -> Object:
-    told = {str(kind.status): _refused(kind) for kind in kinds}
-    return told | {"default": {**_refused(Refusal), "description": "Any other fault."}}
+    told = {str(kind.status): kind for kind in kinds} | {"default": Refusal}
+    return {status: {"$ref": f"#/components/responses/{kind.__name__}"} for status, kind in told.items()}
 
 
 def _refused(kind: type[Refusal]) -> Object:
     content = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
-    return {"description": (kind.__doc__ or "").strip().splitlines()[0], "content": content}
+    again = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer", "minimum": 1}}}
+    text = "Any other fault." if kind is Refusal else (kind.__doc__ or "").strip().splitlines()[0]
+    return {"description": text, "headers": _TOLD | (again if kind is Limited else {}), "content": content}
 
 
 def page(described: Mapping[str, Any]) -> str:

@@ -213,9 +213,8 @@ class Relay:
             if response.status < 300:
                 return response if sent.reader is None else Translated(response, sent.reader, streams=sent.streams)
             async with response:
-                status, refusal = _told(
-                    response.status, await response.content.read(_TOLD_BYTES), target, response.headers
-                )
+                told = await response.content.read(_TOLD_BYTES)
+                status, refusal = _told(response.status, told, target, headers=response.headers, path=sent.path)
         except (aiohttp.ClientError, OSError) as error:
             return _unreached(served, target, error)
         if _is_another_asked(status):
@@ -244,7 +243,7 @@ def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
 
 
 def _told(
-    status: int, text: bytes, target: Target, headers: Mapping[str, str] = MappingProxyType({})
+    status: int, text: bytes, target: Target, *, headers: Mapping[str, str] = MappingProxyType({}), path: str = ""
 ) -> tuple[int, Refusal]:
     """What an upstream's error is and becomes; its words go on unless they are about its credentials."""
     first = status
@@ -264,6 +263,8 @@ def _told(
     if 300 <= status < 400:
         words = f"{target.provider} answers with a redirect, which is not followed"
         return status, Unavailable(words, code="upstream_redirect")
+    if path == "completions" and status in (404, 405) and code != "model_not_found":
+        status = 501  # many servers have no such path by now
     if status in (401, 403):
         log.error("%s refuses the gateway's credentials: status %d", target.id, first)
     refusal = of_status(status, message, param=param, code=code)

@@ -10,6 +10,8 @@ import orjson
 
 _MODEL = re.compile(rb'("model"\s*:\s*)("(?:[^"\\]|\\.)*")')
 """A member called model: within a string its quotes would be escaped."""
+_MANY = 64
+"""Of an object with more members than any request needs, looking for each would take long."""
 
 
 def add_member(text: bytes, name: str, value: Mapping[str, Any]) -> bytes:
@@ -26,7 +28,7 @@ def unambiguous(text: bytes, read: Mapping[str, Any]) -> bytes:
 
     Names of members are ASCII, so they are told twice only in plain letters, or by an escape of such a letter.
     """
-    if b"\\u00" in text or any(text.count(b'"%b"' % name.encode()) > 1 for name in read):
+    if len(read) > _MANY or b"\\u00" in text or any(text.count(b'"%b"' % name.encode()) > 1 for name in read):
         return orjson.dumps(read)
     return text
 

@@ -55,6 +55,7 @@ def test_every_parameter_of_the_reference_is_taken(given: dict[str, Any]) -> Non
 
 
 OUT_OF_RANGE: list[tuple[dict[str, Any], str, str]] = [
+    ({"Model": "another"}, "Model", "write it as model"),
     ({"temperature": 2.1}, "temperature", "temperature: Input should be less than or equal to 2"),
     ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
     ({"temperature": "0.5"}, "temperature", "valid number"),

@@ -95,6 +95,11 @@ def test_what_clients_send_is_read(head: str) -> None:
     assert read([part(head) + b"--XbX--"]) == ([("a", False, b"x")], True)
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n\r\n"], ids=["nothing", "a line's end", "an empty line"])
+def test_a_form_ends_as_clients_end_it(end: bytes) -> None:
+    assert read([MODEL + b"--XbX--", end]) == ([("model", False, b"whisper")], True)
+
+
 def test_a_form_that_breaks_off_is_not_ended() -> None:
     assert read([MODEL + b"--XbX"]) == ([("model", False, b"whisper")], False)
 
