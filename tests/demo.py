@@ -1,8 +1,9 @@
-"""`make demo`: from nothing to a completion by a real engine, on a real Kubernetes, in a few minutes.
+"""`make demo`: from nothing to a completion by a real engine, through the gateway, on a real Kubernetes, in a few minutes.
 
 What it starts it also stops, however it ends; with KEEP=1 the cluster stays and its use is printed.
 """
 
+import base64
 import functools
 import hashlib
 import http.server
@@ -54,11 +55,33 @@ spec:
   autoScaling: {minReplicas: 1, maxReplicas: 2, targetCPU: 80}
 """
 
+_TEAM = """\
+apiVersion: bud.studio/v1alpha1
+kind: Project
+metadata: {name: demo}
+spec: {namespace: default}
+---
+apiVersion: bud.studio/v1alpha1
+kind: APIKey
+metadata: {name: alice}
+spec:
+  limits: {requestsPerMinute: 60}
+"""
+
 _KEPT = """\
 done; the cluster stays, with its kubeconfig in the next line. Try:
          kubectl get bud
          kubectl describe mdep tiny-llama
          .venv/bin/python -m tests.cluster down --name demo    (takes it down)"""
+
+
+_QUESTION: dict[str, Any] = {
+    "model": "tiny-llama",
+    "messages": [{"role": "user", "content": "What does an untrained model say?"}],
+    "max_tokens": 24,
+    # Random weights say noise; llama.cpp is told to keep to letters, for the terminal's sake.
+    "grammar": "root ::= [a-z ]+",
+}
 
 
 class Screen:
@@ -169,14 +192,7 @@ def _line(item: dict[str, Any]) -> str:
 
 
 def _ask(screen: Screen, cluster: Cluster) -> None:
-    service = _service(cluster)
-    question = {
-        "model": "tiny-llama",
-        "messages": [{"role": "user", "content": "What does an untrained model say?"}],
-        "max_tokens": 24,
-        # Random weights say noise; llama.cpp is told to keep to letters, for the terminal's sake.
-        "grammar": "root ::= [a-z ]+",
-    }
+    service, question = _service(cluster), _QUESTION
     with port_forward(cluster, service) as base:
         screen.step(f"POST {base}/v1/chat/completions   (kubectl port-forward service/{service})")
         screen.detail(json.dumps(question))
@@ -187,13 +203,31 @@ def _ask(screen: Screen, cluster: Cluster) -> None:
         _scale(screen, cluster, f"{base}/v1/chat/completions", question)
 
 
+def _ask_gateway(screen: Screen, cluster: Cluster, service: str) -> None:
+    """A Project, a key that the operator makes for it, and a question with that key."""
+    screen.step("one address for all that is served: a project and a key of it")
+    screen.run(cluster, "kubectl apply -f -", stdin=_TEAM)
+    screen.run(cluster, "kubectl wait bkey/alice --for=jsonpath={.status.phase}=Active --timeout=60s")
+    screen.run(cluster, "kubectl get bproj,bkey")
+    screen.step("$ KEY=$(kubectl get secret alice -o jsonpath={.data.key} | base64 -d)")
+    key = base64.b64decode(cluster.get("secret/alice")["data"]["key"]).decode()
+    screen.detail(f"{key[:8]}… ({len(key)} characters)")
+    with port_forward(cluster, service, namespace="bud-system") as base:
+        screen.step(f"$ curl {base}/v1/chat/completions -H \"Authorization: Bearer $KEY\" -d '{json.dumps(_QUESTION)}'")
+        screen.detail(f"(kubectl port-forward --namespace bud-system service/{service})")
+        answer = _post(f"{base}/v1/chat/completions", _QUESTION, key=key)
+        shown = {name: answer[name] for name in ("model", "choices", "usage", "conduit_metadata")}
+        screen.detail(json.dumps(shown, indent=2))
+
+
 def _service(cluster: Cluster) -> str:
     url: str = cluster.get("mdep/tiny-llama")["status"]["endpointURL"]
     return url.removeprefix("http://").partition(".")[0]
 
 
-def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+def _post(url: str, body: dict[str, Any], *, key: str = "") -> dict[str, Any]:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=60) as response:
         answer: dict[str, Any] = json.load(response)
@@ -237,6 +271,7 @@ def main() -> int:
             _install(screen, cluster, built)
             _serve(screen, cluster)
             _ask(screen, cluster)
+            _ask_gateway(screen, cluster, "bud-operator-gateway")
             screen.step(_KEPT if kept else "done; everything is taken down again (KEEP=1 leaves it up)")
     except KeyboardInterrupt:
         print("\ninterrupted; what was started is stopped", file=sys.stderr)

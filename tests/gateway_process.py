@@ -1,4 +1,4 @@
-"""`bud-gateway` as a process on loopback, with objects from a folder, for tests."""
+"""`bud-gateway` as a process on loopback, with objects from a folder or a cluster, for tests."""
 
 from __future__ import annotations
 
@@ -41,18 +41,21 @@ def provider(name: str, url: str, *models: str, **spec: Any) -> dict[str, Any]:
 
 
 class GatewayProcess:
-    """One gateway; `write` changes what it reads. `options` stand beside those that every test needs."""
+    """One gateway; `write` changes what it reads. `options` stand beside those that every test needs, and `source` names
+    another place than the folder."""
 
     def __init__(
         self,
         folder: Path,
         *,
+        source: Sequence[str] = (),
         options: Sequence[str] = (),
         allow: Sequence[str] = ("loopback",),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
-        self.options = (*(f"--allow-upstream={one}" for one in allow), *options)
+        allowed = (f"--allow-upstream={one}" for one in allow)
+        self._options = [*(source or ("--from", str(folder))), *allowed, *options]
         self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -66,15 +69,23 @@ class GatewayProcess:
         os.replace(fresh, self.folder / file)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "bud.gateway", "--from", str(self.folder), "--port", str(self.port)]
-        command += self.options
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+        self.launch()
         deadline = time.monotonic() + START_SECONDS
         while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the gateway did not start: {self.log}")
             time.sleep(0.05)
+
+    def launch(self) -> None:
+        """Starts it and goes on."""
+        command = [sys.executable, "-m", "bud.gateway", *self._options, "--port", str(self.port)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+
+    def poll(self) -> int | None:
+        """The exit status of a process that ended, None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
 
     @property
     def log(self) -> str:

@@ -1,7 +1,8 @@
-"""What goes on under a steady load of real requests, through the Service: none is lost."""
+"""What goes on under a steady load of real requests, through the engines' Service and the gateway's: none is lost."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from tests.world import World, deployment, model
 SCALED = {"autoScaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 3, "targetCPU": 1000}}
 ENGINES = "bud.studio/owner-kind=Deployment"
 OPERATOR = ("-n", "bud-system", "deployment/bud-operator")
+GATEWAY = ("-n", "bud-system", "deployment/bud-operator-gateway")
+GATEWAY_URL = "http://bud-operator-gateway.bud-system/v1"
 
 
-def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_the_operator_is_upgraded(
+def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_operator_and_gateway_are_upgraded(
     world: World, files: Origin, tmp_path: Path
 ) -> None:
     files.put("tiny.gguf", write_tiny_model(tmp_path / "tiny.gguf").read_bytes())
@@ -43,6 +46,9 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_the
             _patch(world, {"env": [{"name": "CHANGED", "value": "yes"}]})
             eventually(lambda: _disjoint(_pods(world), before), within=PATIENCE)
             assert answered() and active(world, "chat")["ready"] == "2/2"
+            world.cluster.kubectl("rollout", "restart", *GATEWAY)
+            world.cluster.kubectl("rollout", "status", *GATEWAY, "--timeout=90s", timeout=100)
+            assert answered()
             before = _pods(world)
             world.cluster.apply(kind | {"spec": builtin | {"env": [{"name": "NEWER", "value": "yes"}]}})
             with newer_operator(world):
@@ -54,6 +60,7 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_the
             eventually(lambda: _is(len(_pods(world)), 1), within=PATIENCE)
             assert answered()
     finally:
+        world.cluster.kubectl("delete", "bproj", world.namespace)
         world.kubectl("delete", "mdep", "chat")
         world.kubectl("delete", "brt", runtime)
 
@@ -62,13 +69,13 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_the
 def steady_load(world: World, name: str) -> Iterator[Callable[[], int]]:
     """A load for the length of a block. It gives a function that tells how many requests were answered, once more were
     than at its last call, and that fails when one was lost; so does the end of the block."""
-    url = world.get("mdep", name)["status"]["endpointURL"]
+    url, key = world.get("mdep", name)["status"]["endpointURL"], _key(world)
     image = world.cluster.get(*OPERATOR)["spec"]["template"]["spec"]["containers"][0]["image"]
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container = {
         "name": "load",
         "image": image,
-        "command": ["python", "-c", Path(load.__file__).read_text(), url, name],
+        "command": ["python", "-c", Path(load.__file__).read_text(), name, url, "", GATEWAY_URL, key],
         "securityContext": security,
     }
     pod_security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -89,6 +96,17 @@ def steady_load(world: World, name: str) -> Iterator[Callable[[], int]]:
         print(f"requests answered: {answered()}, lost: 0")
     finally:
         world.kubectl("delete", "pod", "load")
+
+
+def _key(world: World) -> str:
+    """A key that the operator made, for a Project of the namespace."""
+    bud, name = "bud.studio/v1alpha1", world.namespace
+    world.apply(
+        {"apiVersion": bud, "kind": "Project", "metadata": {"name": name}},
+        {"apiVersion": bud, "kind": "APIKey", "metadata": {"name": "load"}},
+    )
+    world.kubectl("wait", "bkey/load", "--for=jsonpath={.status.phase}=Active", "--timeout=30s")
+    return base64.b64decode(world.get("secret", "load")["data"]["key"]).decode()
 
 
 def _more(world: World, last: int) -> int:

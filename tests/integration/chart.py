@@ -53,10 +53,10 @@ def of_kind(kind: str, text: str) -> list[dict[str, Any]]:
     return [document for document in documents(text) if document["kind"] == kind]
 
 
-def account(cluster: Cluster, folder: Path, *, namespace: str = SYSTEM) -> Path:
-    """A kubeconfig that holds what the operator's pod would: a token of its service account."""
+def account(cluster: Cluster, folder: Path, *, namespace: str = SYSTEM, name: str = "bud-operator") -> Path:
+    """A kubeconfig that holds what the operator's pod would, or another's: a token of its service account."""
     config = yaml.safe_load(cluster.kubeconfig.read_text())
-    token = run(cluster, "kubectl", "create", "token", "bud-operator", "--namespace", namespace).strip()
+    token = run(cluster, "kubectl", "create", "token", name, "--namespace", namespace).strip()
     config["users"][0]["user"] = {"token": token}
     path = folder / "kubeconfig"
     pki.write_private(path, yaml.safe_dump(config).encode())

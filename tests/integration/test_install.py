@@ -46,6 +46,14 @@ EVERYTHING: Values = {
     "tolerations": [{"operator": "Exists"}],
     "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}},
     "priorityClassName": "system-cluster-critical",
+    "gateway": {
+        "service": {"type": "LoadBalancer", "annotations": {"internal": "yes"}},
+        "maxStaleKeys": 3600,
+        "extraArgs": ["--log-level=debug"],
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "podLabels": {"team": "serving"},
+        "podAnnotations": {"team": "serving"},
+    },
 }
 NOTHING: Values = {
     "replicas": 1,
@@ -55,6 +63,7 @@ NOTHING: Values = {
     "rbac": {"create": False, "aggregate": False},
     "serviceAccount": {"create": False},
     "metrics": {"service": False},
+    "gateway": {"enabled": False},
 }
 SOME: Values = {"namespaces": ["default", "kube-public"]}
 
@@ -126,12 +135,15 @@ def test_an_operator_of_some_namespaces_reads_runtimes_and_projects_and_nothing_
         rule for role in of_kind("ClusterRole", text) if role["metadata"]["name"] in bound for rule in role["rules"]
     ]
     assert rules == [
+        {"apiGroups": ["bud.studio"], "resources": ["projects"], "verbs": ["list", "watch"]},  # the gateway's
         {"apiGroups": ["bud.studio"], "resources": ["runtimes", "projects"], "verbs": ["list", "watch"]},
         {"apiGroups": ["bud.studio"], "resources": ["projects/status"], "verbs": ["patch"]},
     ]
     assert {role["metadata"]["namespace"] for role in of_kind("Role", text)} == {SYSTEM, *SOME["namespaces"]}
-    (operator,) = of_kind("Deployment", text)
+    operator, gateway = of_kind("Deployment", text)
     assert "initContainers" not in operator["spec"]["template"]["spec"]
+    arguments = gateway["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [one for one in arguments if "namespace" in one] == ["--namespace=default", "--namespace=kube-public"]
 
 
 def test_what_is_not_read_for_some_namespaces_is_said(served: Cluster) -> None:
@@ -192,10 +204,11 @@ def test_every_manifest_is_taken_by_the_api_server(served: Cluster, all_manifest
         assert said.count("serverside-applied") == len(taken)
 
 
-def test_the_operators_pod_is_admitted_where_pod_security_is_restricted(served: Cluster) -> None:
+def test_the_pods_are_admitted_where_pod_security_is_restricted(served: Cluster) -> None:
     namespace = served.get("namespace", SYSTEM)
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    run(served, "kubectl", "-n", SYSTEM, "rollout", "status", "deployment/bud-operator", "--timeout=60s")
+    for name in ("bud-operator", "bud-operator-gateway"):
+        run(served, "kubectl", "-n", SYSTEM, "rollout", "status", f"deployment/{name}", "--timeout=60s")
 
 
 @pytest.mark.parametrize(
@@ -220,12 +233,31 @@ def test_the_operators_pod_is_admitted_where_pod_security_is_restricted(served: 
 def test_the_operator_may_do_what_it_needs_and_no_more(
     served: Cluster, verb: str, resource: str, allowed: bool
 ) -> None:
+    assert may(served, ACCOUNT, verb, resource) is allowed
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "allowed"),
+    [
+        ("watch", "apikeys.bud.studio", True),
+        ("watch", "endpointslices.discovery.k8s.io", True),
+        ("patch", "apikeys.bud.studio/status", False),
+        ("get", "secrets", False),  # but in the namespaces of Projects
+        ("list", "pods", False),
+    ],
+)
+def test_the_gateway_only_reads(served: Cluster, verb: str, resource: str, allowed: bool) -> None:
+    assert may(served, f"{ACCOUNT}-gateway", verb, resource) is allowed
+
+
+def may(cluster: Cluster, user: str, verb: str, resource: str) -> bool:
+    """Whether a service account may do something in the namespace `default`."""
     kind, _, subresource = resource.partition("/")
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
-            "user": ACCOUNT,
+            "user": user,
             "groups": ["system:serviceaccounts", "system:authenticated"],
             "resourceAttributes": {
                 "verb": verb,
@@ -236,8 +268,9 @@ def test_the_operator_may_do_what_it_needs_and_no_more(
             },
         },
     }
-    answer = json.loads(run(served, "kubectl", "create", "-o=json", "--filename=-", stdin=json.dumps(review)))
-    assert answer["status"]["allowed"] is allowed
+    answer = json.loads(run(cluster, "kubectl", "create", "-o=json", "--filename=-", stdin=json.dumps(review)))
+    allowed: bool = answer["status"]["allowed"]
+    return allowed
 
 
 @pytest.mark.parametrize(("role", "verb", "allowed"), [("view", "create", False), ("edit", "create", True)])

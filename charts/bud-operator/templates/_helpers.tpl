@@ -19,9 +19,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "bud.labels" -}}
 {{ include "bud.selector" . }}
+{{ include "bud.commonLabels" . }}
+{{- end -}}
+
+{{- define "bud.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "bud.gateway" -}}
+{{- include "bud.fullname" . | trunc 55 | trimSuffix "-" }}-gateway
+{{- end -}}
+
+{{- define "bud.gatewaySelector" -}}
+app.kubernetes.io/name: {{ include "bud.name" . | trunc 55 | trimSuffix "-" }}-gateway
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "bud.gatewayLabels" -}}
+{{ include "bud.gatewaySelector" . }}
+{{ include "bud.commonLabels" . }}
 {{- end -}}
 
 {{- define "bud.serviceAccount" -}}
@@ -60,9 +78,14 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{- /* What all pods of the release have in common. */ -}}
+{{- /* What the operator's pods have in common. */ -}}
 {{- define "bud.podSpec" -}}
 serviceAccountName: {{ include "bud.serviceAccount" . }}
+{{ include "bud.podCommon" . }}
+{{- end -}}
+
+{{- /* What all pods of the release have in common. */ -}}
+{{- define "bud.podCommon" -}}
 automountServiceAccountToken: true
 enableServiceLinks: false
 securityContext:

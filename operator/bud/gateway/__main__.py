@@ -7,26 +7,35 @@ import bud.early  # noqa: F401
 # isort: split
 import asyncio
 import logging
-import signal
+import time
+from collections.abc import Coroutine
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
 
+from bud.errors import BudError
 from bud.gateway.app import Gateway
 from bud.gateway.build import Built
+from bud.gateway.catalog import Catalog
 from bud.gateway.cors import origins
 from bud.gateway.files import follow, read
 from bud.gateway.observe import Observer
 from bud.gateway.reach import Reach
-from bud.gateway.server import server_of
+from bud.gateway.server import Server, serve
 from bud.gateway.settings import Settings
 from bud.gateway.tls import Certificate
 from bud.gateway.tracing import from_environment
 from bud.logs import LogFormat, LogLevel, configure
 
 log = logging.getLogger("bud.gateway")
+
+_API_SECONDS = 10.0
+"""How long a call to the API server may take; all are small."""
+_LEAST_STALE = 10
+"""Seconds for which nothing may be heard while all is well."""
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -37,10 +46,40 @@ app = typer.Typer(
 def run(  # noqa: PLR0913  each parameter is one documented option of the command
     *,
     folder: Annotated[
-        Path,
-        typer.Option("--from", exists=True, file_okay=False, help="Folder of YAML files with the gateway's objects."),
-    ],
-    host: Annotated[str, typer.Option(envvar="BUD_GATEWAY_HOST", help="Address to listen on.")] = "127.0.0.1",
+        Path | None,
+        typer.Option(
+            "--from",
+            exists=True,
+            file_okay=False,
+            help="Folder of YAML files with the gateway's objects. Default: those of a cluster.",
+        ),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Kubeconfig file. Default: the pod's service account, else KUBECONFIG or ~/.kube/config.",
+        ),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="BUD_GATEWAY_NAMESPACES", help="Namespace to serve; may be repeated. Default: all namespaces."
+        ),
+    ] = None,
+    max_stale_keys: Annotated[
+        float,
+        typer.Option(
+            envvar="BUD_GATEWAY_MAX_STALE_KEYS",
+            min=0,
+            help="Seconds, 10 or more, for which keys are accepted while the API server cannot be heard. 0: for ever.",
+        ),
+    ] = 0,
+    host: Annotated[
+        str, typer.Option(envvar="BUD_GATEWAY_HOST", help="Address to listen on; empty: all of them.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="BUD_GATEWAY_PORT", min=0, max=65535, help="Port to listen on.")] = 5000,
     access_log: Annotated[
         bool, typer.Option(envvar="BUD_GATEWAY_ACCESS_LOG", help="Log a line for each request.")
@@ -81,57 +120,103 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
     max_connections: Annotated[
         int, typer.Option(envvar="BUD_GATEWAY_MAX_CONNECTIONS", min=1, help="Connections at a time; beyond it 503.")
     ] = 10_000,
+    drain_delay: Annotated[
+        float,
+        typer.Option(
+            envvar="BUD_GATEWAY_DRAIN_DELAY",
+            min=0,
+            help="Seconds for which a gateway that was told to stop serves as before, with /readyz at 503.",
+        ),
+    ] = 0,
+    drain_limit: Annotated[
+        float,
+        typer.Option(envvar="BUD_GATEWAY_DRAIN_LIMIT", min=1, help="Seconds that what is under way then has to end."),
+    ] = 120,
     log_format: Annotated[LogFormat, typer.Option(envvar="BUD_GATEWAY_LOG_FORMAT", help="How it logs.")] = "text",
     log_level: Annotated[LogLevel, typer.Option(envvar="BUD_GATEWAY_LOG_LEVEL", help="What it logs.")] = "info",
 ) -> None:
-    """Serves what the objects in a folder of YAML files name."""
+    """Serves what the objects of a cluster, or of a folder of YAML files, name."""
     configure(log_format=log_format, level=log_level)
+    if 0 < max_stale_keys < _LEAST_STALE:
+        raise typer.BadParameter(f"0, or at least {_LEAST_STALE}", param_hint="--max-stale-keys")
+    observer = Observer(access_log=access_log, tracing=from_environment())
     try:
         settings = Settings(
             folder=folder,
+            kubeconfig=kubeconfig,
+            context=context,
+            namespaces=tuple(dict.fromkeys(namespace or ())),
+            max_stale_keys=max_stale_keys,
             host=host,
             port=port,
             reach=Reach.of(allow_upstream or ()),
             cors_origins=origins(cors_origin or ()),
             max_connections=max_connections,
+            drain_delay=drain_delay,
+            drain_limit=drain_limit,
         )
-        built = read(folder, settings.reach)
         certificate = None if tls_cert is None else Certificate(tls_cert, tls_key or tls_cert)
-    except (ValueError, OSError) as error:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(settings, certificate, observer))
+    except (BudError, ValueError, OSError) as error:
         typer.echo(f"bud-gateway: {error}", err=True)
         raise typer.Exit(1) from None
-    observer = Observer(access_log=access_log, tracing=from_environment())
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(built, settings, certificate, observer))
 
 
-async def _serve(built: Built, settings: Settings, certificate: Certificate | None, observer: Observer) -> None:
-    gateway = Gateway(built.catalog, settings, observer=observer)
+async def _run(settings: Settings, certificate: Certificate | None, observer: Observer) -> None:
+    """Raises `ValueError` and `OSError` for files that cannot be read, and `BudError` without a way to a cluster."""
+    gateway = Gateway(Catalog(), settings, observer=observer)
+    server = Server(gateway, settings, certificate=certificate)
+    teller = _Teller()
 
     def take(built: Built) -> None:
         gateway.catalog = built.catalog
         observer.metrics.took(built.catalog, troubles=len(built.troubles))
-        _tell(built)
+        teller.tell(built)
 
-    take(built)
-    # The server ends on these by itself, and then raises them once more: a stop that was asked for is no failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    watchers = [asyncio.create_task(follow(settings.folder, settings.reach, take))]
-    if certificate is not None:
-        watchers.append(asyncio.create_task(certificate.follow()))
+    if settings.folder is not None:
+        take(read(settings.folder, settings.reach))
+        await serve(server, follow(settings.folder, settings.reach, take), *_beside(certificate))
+        return
+    # Only here: who reads files needs none of these libraries.
+    from bud.gateway.watch import STARTING, Watch  # noqa: PLC0415
+    from bud.kube.client import Client  # noqa: PLC0415
+    from bud.kube.connect import connect  # noqa: PLC0415
+
+    kubeconfig = str(settings.kubeconfig) if settings.kubeconfig is not None else None
+    connection = await connect(kubeconfig, settings.context)
+    agent = f"bud-gateway/{version('bud-operator')}"
+    client = Client.over(connection, user_agent=agent, concurrency=0, timeout_seconds=_API_SECONDS)
     try:
-        await server_of(gateway, settings, certificate).serve()
+        watch = Watch(client, take, settings)
+        watch.heard = lambda age: setattr(observer.metrics, "seen_at", time.time() - age)
+        gateway.catalog, gateway.waits_for = Catalog(fault=STARTING), watch.waits_for
+        await serve(server, watch.run(), *_beside(certificate))
     finally:
-        for watcher in watchers:
-            watcher.cancel()
+        await client.close()
 
 
-def _tell(built: Built) -> None:
-    for what, trouble in built.troubles:
-        log.warning("%s: %s", what, trouble)
-    names = sum(map(len, built.catalog.names.values()))
-    log.info("serving %d names to %d keys", names, len(built.catalog.keys))
+def _beside(certificate: Certificate | None) -> list[Coroutine[Any, Any, None]]:
+    return [] if certificate is None else [certificate.follow()]
+
+
+class _Teller:
+    """Logs what is new of what is known."""
+
+    def __init__(self) -> None:
+        self._troubles: set[tuple[str, str]] = set()
+        self._counts = ""
+
+    def tell(self, built: Built) -> None:
+        for what, trouble in built.troubles:
+            if (what, trouble) not in self._troubles:
+                log.warning("%s: %s", what, trouble)
+        self._troubles = set(built.troubles)
+        names = sum(map(len, built.catalog.names.values()))
+        counts = f"serving {names} names to {len(built.catalog.keys)} keys"
+        if counts != self._counts:
+            log.info(counts)
+        self._counts = counts
 
 
 def main() -> None:

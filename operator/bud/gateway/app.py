@@ -44,7 +44,10 @@ _IS_JSON = (b"content-type", _JSON)
 
 
 class Gateway:
-    """One gateway process. `catalog` is replaced as a whole by whoever watches the objects."""
+    """One gateway process. `catalog` is replaced as a whole by whoever watches the objects.
+
+    `waits_for` says what it waits for before it can serve; one that `is_draining` is about to stop.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,8 @@ class Gateway:
         self.catalog = catalog
         self.settings = settings
         self.clock = clock
+        self.waits_for: Callable[[], str] = str
+        self.is_draining = False
         self.counters = Counters()
         self.observer = observer or Observer()
         self._inference: Inference | None = None
@@ -101,6 +106,11 @@ class Gateway:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
+        if self.is_draining:
+            send = closing(send)
+        if path == "/readyz" and (why := self._not_ready()):
+            await answer(send, 503, orjson.dumps({"status": "not ready", "reason": why}), [_IS_JSON])
+            return
         if path in self._pages:
             text, kind = self._pages[path]()
             await answer(send, 200, text, [(b"content-type", kind)])
@@ -110,6 +120,12 @@ class Gateway:
             return
         request = Request(scope, receive, send, id=request_id(scope), began=self.clock())
         await self._answer(request, self._serve(request))
+
+    def _not_ready(self) -> str:
+        if self.is_draining:
+            return "it is about to stop"
+        missing = self.waits_for()
+        return f"it has not read these yet: {missing}" if missing else ""
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -183,6 +199,17 @@ class Gateway:
             return
         told = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
         await answer(request.send, refusal.status, refusal.body(), [_IS_JSON, *request.own_headers(), *told])
+
+
+def closing(send: Send) -> Send:
+    """Tells callers to come back on another connection, by which they reach another gateway."""
+
+    async def last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return last
 
 
 def _only(request: Request, method: str) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from bud.gateway.catalog import Catalog, Key
-from bud.gateway.refusal import Unauthenticated
+from bud.gateway.refusal import Unauthenticated, Unavailable
 
 _ID = re.compile(rb"[!-~]{1,128}")
 
 
 def authenticate(headers: Mapping[bytes, bytes], catalog: Catalog, *, now: float) -> Key:
-    """The key of `Authorization: Bearer`. Raises `Unauthenticated`."""
+    """The key of `Authorization: Bearer`. Raises `Unauthenticated`, and `Unavailable` where no key can be judged."""
     scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
     given = given.strip()
     if scheme.lower() != b"bearer" or not given:
@@ -24,6 +24,8 @@ def authenticate(headers: Mapping[bytes, bytes], catalog: Catalog, *, now: float
             "no API key was given: send the header Authorization: Bearer YOUR_API_KEY",
             headers={"www-authenticate": "Bearer"},
         )
+    if catalog.fault:
+        raise Unavailable(catalog.fault, code="keys_unknown")
     digest = hashlib.sha256(given).hexdigest()
     key = catalog.keys.get(digest)
     if key is None or not hmac.compare_digest(key.hash, digest):

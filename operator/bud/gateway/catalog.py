@@ -135,10 +135,11 @@ class Served:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Keys by the SHA-256 of the key; names by namespace."""
+    """Keys by the SHA-256 of the key; names by namespace. A `fault` says why it cannot tell who calls."""
 
     keys: Mapping[str, Key] = field(default_factory=dict)
     names: Mapping[str, Mapping[str, Served]] = field(default_factory=dict)
+    fault: str = ""
 
     def served(self, namespace: str, name: str) -> Served | None:
         """What answers to a name in a project's namespace."""

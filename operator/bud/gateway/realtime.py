@@ -23,7 +23,7 @@ from bud.gateway.limits import Counters, Grant
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.paths import Place
-from bud.gateway.refusal import Invalid, Limited, Refusal, Unauthenticated
+from bud.gateway.refusal import Invalid, Limited, Refusal, Unauthenticated, Unavailable
 from bud.gateway.relay import Relay, Visit, hang_up
 from bud.gateway.request import Message, Request, Send
 from bud.gateway.splice import rename_model
@@ -237,8 +237,10 @@ class Realtime:
         await _Session(call, target, peer, send, self._may_go_on, self._spend).run()
 
     def _may_go_on(self, session: _Session) -> Refusal | None:
-        key, now = session.call.key, self._clock()
-        known = self._catalog().keys.get(key.hash)
+        key, now, catalog = session.call.key, self._clock(), self._catalog()
+        if catalog.fault:
+            return Unavailable(catalog.fault, code="keys_unknown")
+        known = catalog.keys.get(key.hash)
         if known is None or (known.ends is not None and known.ends <= now):
             return Unauthenticated("the API key is no longer accepted")
         if session.call.usage.output is None:

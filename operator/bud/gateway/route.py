@@ -138,9 +138,12 @@ def _address(target: Target, board: Board, tried: set[str], *, prefix: bytes, no
 def _nearest(names: Sequence[str], under_way: Sequence[int], prefix: bytes) -> str:
     """By rendezvous hashing, the first for this beginning of a conversation that has not too much to do."""
     most = _BOUND * (sum(under_way) + 1) / len(names)
-    ranked = sorted(zip(names, under_way, strict=True), key=lambda one: _rank(one[0], prefix))
-    return next((name for name, busy in ranked if busy < max(1.0, most)), ranked[0][0])
+    free = [name for name, busy in zip(names, under_way, strict=True) if busy < max(1.0, most)]
+    seed = hashlib.blake2b(key=hashlib.blake2b(prefix, digest_size=16).digest(), digest_size=8)
 
+    def rank(name: str) -> bytes:
+        ranked = seed.copy()
+        ranked.update(name.encode())
+        return ranked.digest()
 
-def _rank(name: str, prefix: bytes) -> bytes:
-    return hashlib.blake2b(name.encode(), key=hashlib.blake2b(prefix, digest_size=16).digest(), digest_size=8).digest()
+    return min(free or names, key=rank)

@@ -1,6 +1,13 @@
-"""The HTTP server in front of the gateway."""
+"""The HTTP server, and how it stops: told to callers first, then to new connections, and last to what is under way."""
 
 from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
+from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -11,32 +18,74 @@ from bud.gateway.relay import MESSAGE_BYTES
 from bud.gateway.settings import Settings
 from bud.gateway.tls import Certificate
 
-_DRAIN_SECONDS = 120
+
+class Server(uvicorn.Server):
+    """Serves until SIGTERM or SIGINT. With a certificate it speaks HTTPS.
+
+    Then `/readyz` says so for `drain_delay` seconds, in which endpoints are withdrawn while all is served as before;
+    then nothing new is accepted, and what is under way has `drain_limit` seconds to end. A second signal cuts the
+    delay short.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: Settings,
+        *,
+        certificate: Certificate | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        patience = patience or Patience()
+        super().__init__(
+            uvicorn.Config(
+                Cors(gateway, settings.cors_origins) if settings.cors_origins else gateway,
+                # Without an address, all of both families.
+                host=settings.host or None,  # type: ignore[arg-type]
+                port=settings.port,
+                http=bounded(patience, settings.max_connections),
+                ws=Socket,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                lifespan="on",
+                ws_max_size=MESSAGE_BYTES,
+                ws_per_message_deflate=False,
+                ws_ping_interval=patience.ping,
+                ws_ping_timeout=patience.ping,
+                timeout_keep_alive=patience.idle,
+                timeout_graceful_shutdown=int(settings.drain_limit),
+                ssl_context_factory=None if certificate is None else lambda _, __: certificate.context,
+            )
+        )
+        self._gateway = gateway
+        self._delay = settings.drain_delay
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._gateway.is_draining or not self._delay:
+            super().handle_exit(sig, frame)
+            return
+        self._gateway.is_draining = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, self._delay, super().handle_exit, sig, frame)
 
 
-def server_of(
-    gateway: Gateway, settings: Settings, certificate: Certificate | None = None, patience: Patience | None = None
-) -> uvicorn.Server:
-    """A server that is not yet running. With a certificate it speaks HTTPS."""
-    patience = patience or Patience()
-    config = uvicorn.Config(
-        Cors(gateway, settings.cors_origins) if settings.cors_origins else gateway,
-        host=settings.host,
-        port=settings.port,
-        http=bounded(patience, settings.max_connections),
-        ws=Socket,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        lifespan="on",
-        ws_max_size=MESSAGE_BYTES,
-        ws_per_message_deflate=False,
-        ws_ping_interval=patience.ping,
-        ws_ping_timeout=patience.ping,
-        timeout_keep_alive=patience.idle,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-        ssl_context_factory=None if certificate is None else lambda _, __: certificate.context,
-    )
-    return uvicorn.Server(config)
+async def serve(server: Server, *watching: Coroutine[Any, Any, None]) -> None:
+    """Serves while objects are watched; raises what ends the watching, since what is known would grow old unseen."""
+    # The server ends on these by itself, and then raises them once more: a stop that was asked for is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    watchers = [asyncio.create_task(one) for one in watching]
+    for watcher in watchers:
+        watcher.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    try:
+        await server.serve()
+    finally:
+        for watcher in watchers:
+            if watcher.done():
+                watcher.result()
+            watcher.cancel()
+        for watcher in watchers:
+            with suppress(asyncio.CancelledError):
+                await watcher

@@ -10,11 +10,20 @@ from bud.gateway.reach import Reach
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`folder` holds the objects; `reach` is what `--allow-upstream` says."""
+    """`folder` holds the objects, else those of a cluster are watched, in some `namespaces` or in all.
 
-    folder: Path
+    `reach` is what `--allow-upstream` says. `max_stale_keys`, `drain_delay` and `drain_limit` are in seconds.
+    """
+
+    folder: Path | None = None
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespaces: tuple[str, ...] = ()
+    max_stale_keys: float = 0
     host: str = "127.0.0.1"
     port: int = 5000
     reach: Reach = field(default_factory=Reach)
     cors_origins: frozenset[str] = frozenset()
     max_connections: int = 10_000
+    drain_delay: float = 0
+    drain_limit: float = 120

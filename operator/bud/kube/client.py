@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -20,9 +21,10 @@ Object = dict[str, Any]
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML; the API server takes it as such
 _MERGE = "application/merge-patch+json"
-_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
-_WATCH_SECONDS = 120
-_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=150, sock_connect=5)
+_CONNECT_SECONDS = 5
+WATCH_SECONDS = 120
+_PATIENCE = 1.25
+"""How many times as long as a watch was to last it may take until it is called dead."""
 _MAX_LINE = 8 * 1024 * 1024
 
 
@@ -38,14 +40,16 @@ class Client:
         self._session = session
 
     @classmethod
-    def over(cls, connection: Connection, *, user_agent: str, concurrency: int = 64) -> Client:
+    def over(
+        cls, connection: Connection, *, user_agent: str, concurrency: int = 64, timeout_seconds: float = 30
+    ) -> Client:
         """A client with a session of its own; `close` ends it."""
         connector = aiohttp.TCPConnector(ssl=connection.ssl_context(), limit=concurrency)
         session = aiohttp.ClientSession(
             base_url=connection.server + "/",
             connector=connector,
             headers={"User-Agent": user_agent},
-            timeout=_TIMEOUT,
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS),
         )
         return cls(connection, session)
 
@@ -60,22 +64,32 @@ class Client:
         return (await self._call("GET", resource.path(namespace), params=params))[1]
 
     async def watch(
-        self, resource: Resource, *, namespace: str | None, selector: str, version: str, every: float = 0.0
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None,
+        selector: str,
+        version: str,
+        every: float = 0.0,
+        seconds: float = WATCH_SECONDS,
     ) -> AsyncIterator[Object]:
-        """Events since `version` until the server ends the watch, bookmarks included; read every so many seconds."""
+        """Events since `version` until the server ends the watch, bookmarks included; read every so many seconds.
+
+        The server is to end it after `seconds`. One that has not after a quarter more is dead: `ApiUnavailable`.
+        """
         params = {
             "watch": "1",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "labelSelector": selector,
-            "timeoutSeconds": str(_WATCH_SECONDS),
+            "timeoutSeconds": str(math.ceil(seconds)),
         }
         try:
             async with self._session.get(
                 resource.path(namespace),
                 params=_present(params),
                 headers=await self._headers({}),
-                timeout=_WATCH_TIMEOUT,
+                timeout=aiohttp.ClientTimeout(total=seconds * _PATIENCE, sock_connect=_CONNECT_SECONDS),
             ) as response:
                 if response.status >= 400:
                     _refuse(response.status, await response.read())

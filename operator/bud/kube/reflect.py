@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 from bud.errors import ApiRefused, ApiUnavailable, BudError
-from bud.kube.client import Client, Object
+from bud.kube.client import WATCH_SECONDS, Client, Object
 from bud.kube.kinds import APPS, AUTOSCALERS, PODS, Resource
 from bud.kube.seen import Seen
 from bud.kube.store import Store
@@ -29,10 +29,11 @@ class Reflector:
     """Keeps the store true for one resource; `listed` is set once the first list is in.
 
     A list replaces what is known, so that what a broken watch missed is repaired. `selector` filters at the server;
-    `namespace` narrows it to one, empty for all; `after_list` is called after every list.
+    `namespace` narrows it to one, empty for all; `after_list` is called after every list. Watches end after so many
+    `watch_seconds`: a dead one is found within a quarter more.
     """
 
-    def __init__(  # noqa: PLR0913  two to reach the cluster, one to fill, four that say what and how
+    def __init__(  # noqa: PLR0913  two to reach the cluster, one to fill, five that say what and how
         self,
         client: Client,
         store: Store,
@@ -42,6 +43,7 @@ class Reflector:
         selector: str = "",
         namespace: str = "",
         after_list: Callable[[], object] = lambda: None,
+        watch_seconds: float = WATCH_SECONDS,
     ) -> None:
         self._client = client
         self._store = store
@@ -50,6 +52,7 @@ class Reflector:
         self._selector = selector
         self.namespace = namespace
         self._after_list = after_list
+        self._seconds = watch_seconds
         self.listed = asyncio.Event()
         self._heard = -math.inf
         self._told = False
@@ -110,11 +113,17 @@ class Reflector:
                 selector=self._selector,
                 version=version,
                 every=_READ_EVERY.get(self.resource, 0.0),
+                seconds=self._seconds,
             ):
                 self._heard = clock()
                 version = self._take(event)
                 self._told = True
-            if version != before or clock() - start > _MAX_BACKOFF:
+            if clock() - start > min(_MAX_BACKOFF, self._seconds / 2):
+                # It ended when it was to end, by the server.
+                self._heard = clock()
+                pause = _FIRST_BACKOFF
+                continue
+            if version != before:
                 pause = _FIRST_BACKOFF
                 continue
             await asyncio.sleep(pause)

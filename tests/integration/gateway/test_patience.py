@@ -21,7 +21,7 @@ from bud.gateway.app import Gateway
 from bud.gateway.files import read
 from bud.gateway.protocol import Patience
 from bud.gateway.reach import Reach
-from bud.gateway.server import server_of
+from bud.gateway.server import Server
 from bud.gateway.settings import Settings
 from tests.gateway_process import KEY, GatewayProcess, key, project, provider
 from tests.integration.gateway.raw import Told, answers, connected, received
@@ -68,7 +68,7 @@ def serving(folder: Path, upstream: Upstream, *, most: int = 100) -> Iterator[in
     """The port of a gateway in a thread of its own, with little patience."""
     GatewayProcess(folder).write(project(), key(), provider("p", upstream.url, "m"))
     settings = Settings(folder=folder, port=free_port(), reach=Reach.of(["loopback"], {}), max_connections=most)
-    server = server_of(Gateway(read(folder, settings.reach).catalog, settings), settings, patience=SHORT)
+    server = Server(Gateway(read(folder, settings.reach).catalog, settings), settings, patience=SHORT)
     thread = threading.Thread(target=lambda: _run(server))
     thread.start()
     eventually(lambda: _true(server.started), within=20)

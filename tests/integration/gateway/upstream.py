@@ -40,7 +40,7 @@ async def unread(_: web.Request) -> dict[str, Any]:
 
 
 @contextmanager
-def running(answer: Answer, *, read: Read = read_json) -> Iterator[Upstream]:
+def running(answer: Answer, *, read: Read = read_json, address: str = "127.0.0.1") -> Iterator[Upstream]:
     """Serves in a thread of its own while the block runs."""
     upstream, loop, ready = Upstream(answer), asyncio.new_event_loop(), threading.Event()
 
@@ -59,8 +59,8 @@ def running(answer: Answer, *, read: Read = read_json) -> Iterator[Upstream]:
         app.router.add_route("*", "/{path:.*}", take)
         runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        await web.TCPSite(runner, address, 0).start()
+        upstream.url = f"http://{address}:{runner.addresses[0][1]}/v1"
         return runner
 
     def work() -> None:

@@ -149,3 +149,22 @@ def test_tokens_out_of_a_cache_cost_what_they_cost() -> None:
     assert isinstance(price, Published)
     assert costs[0] == pytest.approx(float(price.input + price.output / 100))
     assert 0 < costs[1] < costs[0]
+
+
+def test_the_older_of_two_projects_has_their_namespace_and_the_other_is_told() -> None:
+    born = ({"creationTimestamp": f"2026-01-0{day}T00:00:00Z"} for day in (2, 1))
+    young, old = (
+        made("Project", name, {"namespace": "ns"}) | {"metadata": {"name": name} | when}
+        for name, when in zip(("a", "b"), born, strict=True)
+    )
+    found = built(young, old, made("APIKey", "k", {"hash": HASH}))
+    assert found.catalog.keys[HASH].project.name == "b"
+    assert [what for what, text in found.troubles if "older" in text] == ["Project a"]
+
+
+def test_a_provider_whose_credentials_are_not_at_hand_is_named_and_asked_nothing() -> None:
+    given = offer("p", "x", credentialsSecretRef={"name": "s"})
+    found = built(PROJECT, given)
+    served = found.catalog.served("ns", "x")
+    assert served is not None and served.targets[0].urls == ()
+    assert any("Secret s is not at hand" in text for _, text in found.troubles)

@@ -46,9 +46,7 @@ def test_all_pages_are_taken_and_what_cannot_be_read_is_left_out() -> None:
 class Quiet(Pages):
     """Lists once, then a watch in which nothing more is said after some time."""
 
-    async def watch(
-        self, resource: Resource, *, namespace: str | None, selector: str, version: str, every: float
-    ) -> AsyncIterator[Object]:
+    async def watch(self, resource: Resource, **_: Any) -> AsyncIterator[Object]:
         await asyncio.sleep(100)
         yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "10"}}}
         await asyncio.sleep(3600)

@@ -1,0 +1,196 @@
+"""Each object as the gateway needs it, read by itself: pure. What cannot be read says why."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bud.api import DEPLOYMENT
+from bud.api.api_key import APIKeySpec, APIKeyStatus
+from bud.api.deployment import DeploymentSpec, DeploymentStatus
+from bud.api.limits import Budget
+from bud.api.project import ProjectSpec
+from bud.api.provider import ProviderSpec
+from bud.api.route import RouteSpec
+from bud.gateway.catalog import Meter, Project, Spending, meters
+from bud.kube.kinds import OWNER_NAME, child_name
+
+Raw = Mapping[str, Any]
+Name = tuple[str, str, str]
+"""Kind, namespace and name."""
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class _Unreadable(Exception):
+    """What is wrong with an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyParts:
+    """An APIKey without its Project; `hashes` come with the moment at which each ends on its own.
+
+    `brought` says whether the hash is of the user's choice. Without hashes, a Secret of its name may hold the key.
+    """
+
+    uid: str
+    endpoints: frozenset[str]
+    models: tuple[str, ...]
+    ends: float | None
+    budget: Spending | None
+    meters: tuple[Meter, ...]
+    hashes: tuple[tuple[str, float | None], ...]
+    brought: bool
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A Deployment: `id` is what its pods' EndpointSlices know it by; `url` is its Service's, for who sees no pods."""
+
+    id: str
+    model: str
+    adapters: tuple[str, ...]
+    url: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """An EndpointSlice: base URLs of the pods that take requests, of the Deployment with this id."""
+
+    engine: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An object: `what` is None where it cannot be read, which `troubles` tell of; `created` is RFC 3339 or empty."""
+
+    kind: str
+    namespace: str
+    name: str
+    created: str
+    what: Project | KeyParts | ProviderSpec | RouteSpec | Engine | Pods | Mapping[str, str] | None
+    troubles: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> Name:
+        return self.kind, self.namespace, self.name
+
+
+def parsed(kind: str, raw: Raw) -> Item:
+    """An object of one of `KINDS`."""
+    metadata = raw["metadata"]
+    what, troubles = None, tuple[str, ...]()
+    try:
+        what = _READERS[kind](raw)
+    except _Unreadable as error:
+        troubles = (str(error),)
+    created = metadata.get("creationTimestamp") or ""
+    return Item(kind, metadata.get("namespace", ""), metadata["name"], created, what, troubles)
+
+
+def epoch(text: str | None) -> float | None:
+    """Seconds since 1970 of a moment in RFC 3339."""
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def _project(raw: Raw) -> Project:
+    spec, name = _spec(ProjectSpec, raw), raw["metadata"]["name"]
+    return Project(name, spec.namespace or name, spec.limits, _spending(spec.budget), spec.response_metadata)
+
+
+def _api_key(raw: Raw) -> KeyParts:
+    spec, metadata = _spec(APIKeySpec, raw), raw["metadata"]
+    uid = str(metadata.get("uid") or metadata["name"])
+    hashes: tuple[tuple[str, float | None], ...]
+    if spec.hash is not None:
+        hashes = ((spec.hash, None),)
+    else:
+        status = APIKeyStatus.model_validate(raw.get("status") or {})
+        hashes = tuple((known.hash, epoch(known.expires_at)) for known in status.hashes)
+    return KeyParts(
+        uid=uid,
+        endpoints=frozenset(spec.scopes.endpoints),
+        models=spec.scopes.models,
+        ends=epoch(spec.expires_at),
+        budget=_spending(spec.budget),
+        meters=meters(f"key/{uid}", "this key", spec.limits),
+        hashes=hashes,
+        brought=spec.hash is not None,
+        revoked=spec.revoked,
+    )
+
+
+def _engine(raw: Raw) -> Engine:
+    spec, metadata = _spec(DeploymentSpec, raw), raw["metadata"]
+    status = DeploymentStatus.model_validate(raw.get("status") or {})
+    return Engine(
+        id=child_name(DEPLOYMENT.kind, metadata.get("namespace", ""), metadata["name"]),
+        model=status.model_name or metadata["name"],
+        adapters=tuple(adapter.name for adapter in spec.adapters),
+        url=status.endpoint_url.rstrip("/"),
+        ready=status.ready_replicas > 0,
+    )
+
+
+def _pods(raw: Raw) -> Pods:
+    """An endpoint without conditions is ready; one that is terminating is not.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/
+    """
+    ports = [port["port"] for port in raw.get("ports") or () if port.get("name") == "http" and port.get("port")]
+    hosts = [
+        f"[{address}]" if raw.get("addressType") == "IPv6" else address
+        for endpoint in raw.get("endpoints") or ()
+        for address in endpoint["addresses"][:1]
+        if (endpoint.get("conditions") or {}).get("ready") is not False
+    ]
+    urls = tuple(f"http://{host}:{port}/v1" for host in hosts for port in ports)
+    return Pods((raw["metadata"].get("labels") or {}).get(OWNER_NAME, ""), urls)
+
+
+def _secret(raw: Raw) -> Mapping[str, str]:
+    plain = {key: str(value) for key, value in (raw.get("stringData") or {}).items()}
+    try:
+        coded = {key: base64.b64decode(value).decode() for key, value in (raw.get("data") or {}).items()}
+    except ValueError:
+        raise _Unreadable("it holds what is neither base64 nor text") from None
+    return {key: value.strip() for key, value in (coded | plain).items()}
+
+
+_READERS: Mapping[str, Callable[[Raw], Any]] = MappingProxyType(
+    {
+        "Project": _project,
+        "APIKey": _api_key,
+        "Provider": lambda raw: _spec(ProviderSpec, raw),
+        "Route": lambda raw: _spec(RouteSpec, raw),
+        "Deployment": _engine,
+        "EndpointSlice": _pods,
+        "Secret": _secret,
+    }
+)
+
+
+KINDS = frozenset(_READERS)
+"""What the gateway has a use for."""
+
+
+def _spec(model: type[_M], raw: Raw) -> _M:
+    try:
+        return model.model_validate(raw.get("spec") or {})
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise _Unreadable(f"spec.{where}: {fault['msg']}; the object is left out") from None
+
+
+def _spending(budget: Budget | None) -> Spending | None:
+    return Spending(Decimal(str(budget.amount)), budget.period) if budget is not None else None
