@@ -104,6 +104,11 @@ class GatewayProcess:
         assert self._process is not None
         return self._process.wait(timeout=60)
 
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)

@@ -8,7 +8,8 @@ import bud.early  # noqa: F401
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,15 +18,18 @@ import typer
 import uvloop
 
 from bud.errors import BudError
+from bud.gateway.admission import shared_over
 from bud.gateway.app import Gateway
 from bud.gateway.build import Built
 from bud.gateway.catalog import Catalog
 from bud.gateway.cors import origins
 from bud.gateway.files import follow, read
+from bud.gateway.ledgers import Ledger
 from bud.gateway.observe import Observer
 from bud.gateway.reach import Reach
 from bud.gateway.server import Server, serve
 from bud.gateway.settings import Settings
+from bud.gateway.shared import ANSWER_SECONDS
 from bud.gateway.tls import Certificate
 from bud.gateway.tracing import from_environment
 from bud.logs import LogFormat, LogLevel, configure
@@ -69,6 +73,14 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             envvar="BUD_GATEWAY_NAMESPACES", help="Namespace to serve; may be repeated. Default: all namespaces."
         ),
     ] = None,
+    home_namespace: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_GATEWAY_HOME_NAMESPACE",
+            help="Namespace of the gateways, where they keep ledgers of budgets and notes of use. "
+            "Default: ledgers are in memory, and nothing is woken.",
+        ),
+    ] = "",
     max_stale_keys: Annotated[
         float,
         typer.Option(
@@ -132,6 +144,24 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         float,
         typer.Option(envvar="BUD_GATEWAY_DRAIN_LIMIT", min=1, help="Seconds that what is under way then has to end."),
     ] = 120,
+    redis_url: Annotated[
+        str,
+        typer.Option(
+            envvar="BUD_GATEWAY_REDIS_URL",
+            show_default=False,
+            help="Redis or Valkey that the replicas share: redis://HOST:PORT/NUMBER, or rediss:// for TLS.",
+        ),
+    ] = "",
+    replicas: Annotated[
+        int,
+        typer.Option(envvar="BUD_GATEWAY_REPLICAS", min=1, help="How many share Redis, until they know each other."),
+    ] = 1,
+    redis_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="BUD_GATEWAY_REDIS_TIMEOUT", min=0.01, max=10, help="Seconds that a request waits for Redis at most."
+        ),
+    ] = ANSWER_SECONDS,
     log_format: Annotated[LogFormat, typer.Option(envvar="BUD_GATEWAY_LOG_FORMAT", help="How it logs.")] = "text",
     log_level: Annotated[LogLevel, typer.Option(envvar="BUD_GATEWAY_LOG_LEVEL", help="What it logs.")] = "info",
 ) -> None:
@@ -146,6 +176,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             kubeconfig=kubeconfig,
             context=context,
             namespaces=tuple(dict.fromkeys(namespace or ())),
+            home_namespace=home_namespace,
             max_stale_keys=max_stale_keys,
             host=host,
             port=port,
@@ -154,31 +185,32 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             max_connections=max_connections,
             drain_delay=drain_delay,
             drain_limit=drain_limit,
+            redis_url=redis_url,
+            replicas=replicas,
+            redis_timeout=redis_timeout,
         )
         certificate = None if tls_cert is None else Certificate(tls_cert, tls_key or tls_cert)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(settings, certificate, observer))
+            runner.run((_serve_files if folder is not None else _serve_cluster)(settings, certificate, observer))
     except (BudError, ValueError, OSError) as error:
         typer.echo(f"bud-gateway: {error}", err=True)
         raise typer.Exit(1) from None
 
 
-async def _run(settings: Settings, certificate: Certificate | None, observer: Observer) -> None:
-    """Raises `ValueError` and `OSError` for files that cannot be read, and `BudError` without a way to a cluster."""
-    gateway = Gateway(Catalog(), settings, observer=observer)
+async def _serve_files(settings: Settings, certificate: Certificate | None, observer: Observer) -> None:
+    """Raises `ValueError` and `OSError` for files that cannot be read."""
+    assert settings.folder is not None
+    gateway = _gateway(settings, observer)
+    take = _taker(gateway)
+    take(read(settings.folder, settings.reach))
     server = Server(gateway, settings, certificate=certificate)
-    teller = _Teller()
+    await serve(server, follow(settings.folder, settings.reach, take), *_beside(certificate))
 
-    def take(built: Built) -> None:
-        gateway.catalog = built.catalog
-        observer.metrics.took(built.catalog, troubles=len(built.troubles))
-        teller.tell(built)
 
-    if settings.folder is not None:
-        take(read(settings.folder, settings.reach))
-        await serve(server, follow(settings.folder, settings.reach, take), *_beside(certificate))
-        return
+async def _serve_cluster(settings: Settings, certificate: Certificate | None, observer: Observer) -> None:
+    """Raises `BudError` without a way to a cluster."""
     # Only here: who reads files needs none of these libraries.
+    from bud.gateway.kube_ledger import KubeLedger  # noqa: PLC0415
     from bud.gateway.watch import STARTING, Watch  # noqa: PLC0415
     from bud.kube.client import Client  # noqa: PLC0415
     from bud.kube.connect import connect  # noqa: PLC0415
@@ -188,12 +220,32 @@ async def _run(settings: Settings, certificate: Certificate | None, observer: Ob
     agent = f"bud-gateway/{version('bud-operator')}"
     client = Client.over(connection, user_agent=agent, concurrency=0, timeout_seconds=_API_SECONDS)
     try:
-        watch = Watch(client, take, settings)
+        home = settings.home_namespace
+        gateway = _gateway(settings, observer, ledger=KubeLedger(client, namespace=home) if home else None)
+        watch = Watch(client, _taker(gateway), settings)
         watch.heard = lambda age: setattr(observer.metrics, "seen_at", time.time() - age)
         gateway.catalog, gateway.waits_for = Catalog(fault=STARTING), watch.waits_for
+        server = Server(gateway, settings, certificate=certificate)
         await serve(server, watch.run(), *_beside(certificate))
     finally:
         await client.close()
+
+
+def _gateway(settings: Settings, observer: Observer, *, ledger: Ledger | None = None) -> Gateway:
+    url = settings.redis_url
+    shared = partial(shared_over, url, settings.replicas, settings.redis_timeout) if url else None
+    return Gateway(Catalog(), settings, observer=observer, shared=shared, ledger=ledger)
+
+
+def _taker(gateway: Gateway) -> Callable[[Built], None]:
+    teller = _Teller()
+
+    def take(built: Built) -> None:
+        gateway.catalog = built.catalog
+        gateway.observer.metrics.took(built.catalog, troubles=len(built.troubles))
+        teller.tell(built)
+
+    return take
 
 
 def _beside(certificate: Certificate | None) -> list[Coroutine[Any, Any, None]]:

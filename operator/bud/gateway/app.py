@@ -13,8 +13,10 @@ from importlib.metadata import version as package_version
 from typing import Any
 
 import orjson
+from prometheus_client import CollectorRegistry
 
 from bud.gateway import models
+from bud.gateway.admission import Admission
 from bud.gateway.asks import FORMS
 from bud.gateway.auth import authenticate, request_id
 from bud.gateway.catalog import Catalog, Key
@@ -22,7 +24,7 @@ from bud.gateway.exposition import MEDIA_TYPE
 from bud.gateway.forms import Uploads
 from bud.gateway.health import Health, samples
 from bud.gateway.inference import Inference
-from bud.gateway.limits import Counters
+from bud.gateway.ledgers import Ledger, MemoryLedger
 from bud.gateway.metrics import NOT_ANSWERED
 from bud.gateway.observe import Observer
 from bud.gateway.openapi import document, page
@@ -33,6 +35,7 @@ from bud.gateway.refusal import Invalid, Limited, NotFound, Refusal, Unavailable
 from bud.gateway.relay import Relay
 from bud.gateway.request import Gone, Message, Request, Send
 from bud.gateway.settings import Settings
+from bud.gateway.shared import Shared
 
 log = logging.getLogger("bud.gateway")
 
@@ -46,7 +49,8 @@ _IS_JSON = (b"content-type", _JSON)
 class Gateway:
     """One gateway process. `catalog` is replaced as a whole by whoever watches the objects.
 
-    `waits_for` says what it waits for before it can serve; one that `is_draining` is about to stop.
+    `waits_for` says what it waits for before it can serve; one that `is_draining` is about to stop. `shared` gives the
+    Redis that replicas share, if they do; budgets are kept in `ledger`.
     """
 
     def __init__(
@@ -56,14 +60,17 @@ class Gateway:
         *,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.time,
+        shared: Callable[[CollectorRegistry], Shared] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.catalog = catalog
         self.settings = settings
         self.clock = clock
         self.waits_for: Callable[[], str] = str
         self.is_draining = False
-        self.counters = Counters()
         self.observer = observer or Observer()
+        found = shared(self.observer.metrics.registry) if shared is not None else None
+        self.admission = Admission(ledger or MemoryLedger(), clock, shared=found)
         self._inference: Inference | None = None
         self._uploads: Uploads | None = None
         self._realtime: Realtime | None = None
@@ -94,12 +101,14 @@ class Gateway:
         now = asyncio.get_running_loop().time
         self.observer.metrics.more.append(lambda: samples(self.catalog, relay.board, now=now()))
         health = asyncio.create_task(Health(relay.board, lambda: self.catalog, relay.probe).run())
-        self._inference = Inference(self.counters, relay, self.clock)
-        self._uploads = Uploads(self.counters, self._inference)
-        self._realtime = Realtime(self.counters, relay, self.clock, lambda: self.catalog)
+        await self.admission.open()
+        self._inference = Inference(self.admission, relay, self.clock)
+        self._uploads = Uploads(self.admission, self._inference)
+        self._realtime = Realtime(self.admission, relay, self.clock, lambda: self.catalog)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         health.cancel()
+        await self.admission.close()
         await relay.close()
         await self.observer.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -155,6 +164,7 @@ class Gateway:
         if where.endpoint == "models" or where.endpoint.startswith("models/"):
             _only(request, "GET")
             body = models.answer(self.catalog, key, where)
+            await self.admission.look_again(request)
             request.facts.status = 200
             await answer(request.send, 200, body, [_IS_JSON, *request.own_headers()])
             return
@@ -182,7 +192,7 @@ class Gateway:
         where = place(request.scope["path"])
         if where is None:
             raise NotFound(f"there is nothing at {request.scope['path'][:200]}")
-        request.states = self.counters.look(key.meters, now=request.began)
+        self.admission.look(request, key)
         request.facts.project = key.project.name
         where.check(key)
         request.facts.endpoint = "models" if where.endpoint.startswith("models/") else where.endpoint
@@ -197,6 +207,7 @@ class Gateway:
             await request.send({"type": "http.response.body", "body": event})
         if request.begun:
             return
+        await self.admission.look_again(request)
         told = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
         await answer(request.send, refusal.status, refusal.body(), [_IS_JSON, *request.own_headers(), *told])
 

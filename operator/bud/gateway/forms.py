@@ -8,14 +8,17 @@ that was kept as a whole can be sent again; once more has passed through, a fail
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from bud.gateway.admission import Admission, Admitted
 from bud.gateway.asks import FORMS, check_form
 from bud.gateway.catalog import Catalog, Key, Target
+from bud.gateway.estimate import NOTHING
+from bud.gateway.idempotency import Kept, digest_of
 from bud.gateway.inference import Call, Inference, deadline
-from bud.gateway.limits import Counters
 from bud.gateway.models import find
 from bud.gateway.multipart import Part, Scanner, boundary, content_type
 from bud.gateway.paths import Place
@@ -38,18 +41,22 @@ class Form:
     """One form of a caller.
 
     `model` is None until it has come; `ended` is whether all has. `fields` are those that are known, read. `again` is
-    whether everything that came can still be sent.
+    whether everything that came can still be sent. With `hashed` its `digest` can be told in the end.
     """
 
-    def __init__(self, receive: Callable[[], Awaitable[Message]], mark: bytes, endpoint: str) -> None:
+    def __init__(
+        self, receive: Callable[[], Awaitable[Message]], mark: bytes, endpoint: str, *, hashed: bool = False
+    ) -> None:
         self.model: str | None = None
         self.fields: dict[str, Any] = {}
         self.again = True
         self.ended = False
         self._receive = receive
-        self._mark = mark
+        self.mark = mark
         self._scanner = Scanner(mark)
         self._endpoint = endpoint
+        self._hashes = (hashlib.sha256(), hashlib.sha256()) if hashed else None
+        """Of all parts that are whole, and of the one that is coming."""
         self._has_file = False
         self._part: Part | None = None
         self._text: bytearray | None = None
@@ -74,9 +81,25 @@ class Form:
                     piece = await self._next()
                     await asyncio.to_thread(self._keep, piece) if self._on_disk(piece) else self._keep(piece)
         except TimeoutError:
-            raise Invalid("the form came too slowly", code="timeout", status=408) from None
+            raise _slow() from None
         except OSError:
             raise Unavailable("the upload cannot be kept now: send `model` before the file", code="no_space") from None
+
+    async def drain(self, *, seconds: float) -> None:
+        """Reads all that comes, and keeps none of it. Raises as `begin` does."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.ended:
+                    await self._next()
+        except TimeoutError:
+            raise _slow() from None
+
+    @property
+    def digest(self) -> bytes:
+        """What makes two forms the same, whatever stands between their parts; empty while not all has come."""
+        if self._hashes is None or not self.ended:
+            return b""
+        return digest_of(self._endpoint, self._hashes[0].digest())
 
     def length(self, target: Target, *, told: bytes) -> dict[str, str]:
         """`content-length` of what goes to a target, by that of the caller, if there was one."""
@@ -126,6 +149,7 @@ class Form:
             raise too_large(UPLOAD_BYTES)
         out = bytearray()
         for one in self._scanner.feed(data):
+            self._hash(one)
             self._take(one, out)
         if not message.get("more_body"):
             self._end(out)
@@ -138,9 +162,9 @@ class Form:
             self._text = bytearray() if name == "model" or name in FORMS[self._endpoint].model_fields else None
             self._has_file = self._has_file or name == "file"
             if name == "model":
-                self._left_out = len(self._mark) + len(one.head) + 10
+                self._left_out = len(self.mark) + len(one.head) + 10
             else:
-                out += b"--" + self._mark + b"\r\n" + one.head + b"\r\n\r\n"
+                out += b"--" + self.mark + b"\r\n" + one.head + b"\r\n\r\n"
             return
         assert self._part is not None
         if self._text is not None:
@@ -151,6 +175,15 @@ class Form:
             out += b"\r\n" if one is None else one
         if one is None and self._text is not None:
             self._field(self._part.name, bytes(self._text))
+
+    def _hash(self, one: Part | bytes | None) -> None:
+        if self._hashes is None:
+            return
+        whole, part = self._hashes
+        part.update(one.head + bytes(1) if isinstance(one, Part) else one or b"")
+        if one is None:
+            whole.update(part.digest())
+            self._hashes = whole, hashlib.sha256()
 
     def _field(self, name: str, raw: bytes) -> None:
         try:
@@ -176,7 +209,7 @@ class Form:
             raise Invalid("the form cannot be read: it ends before its last boundary", code="invalid_form")
         if not self._has_file:
             raise Invalid("file is required", param="file", code="missing_required_parameter")
-        out += b"--" + self._mark + b"--" + self._scanner.rest
+        out += b"--" + self.mark + b"--" + self._scanner.rest
         self.ended = True
         self._over.set()
 
@@ -191,14 +224,14 @@ class Form:
     def _own(self, target: Target) -> bytes:
         """The part with the model's name, as the target calls it."""
         head = b'Content-Disposition: form-data; name="model"'
-        return b"--" + self._mark + b"\r\n" + head + b"\r\n\r\n" + target.model.encode() + b"\r\n"
+        return b"--" + self.mark + b"\r\n" + head + b"\r\n\r\n" + target.model.encode() + b"\r\n"
 
 
 class Uploads:
     """Serves requests that come as forms."""
 
-    def __init__(self, counters: Counters, inference: Inference) -> None:
-        self._counters = counters
+    def __init__(self, admission: Admission, inference: Inference) -> None:
+        self._admission = admission
         self._inference = inference
 
     async def serve(self, catalog: Catalog, request: Request, key: Key, where: Place) -> None:
@@ -207,30 +240,68 @@ class Uploads:
         told = request.headers.get(b"content-length", b"")
         if told.isdigit() and int(told) > UPLOAD_BYTES:
             raise too_large(UPLOAD_BYTES)
-        # Counted before its body is read: who may send nothing more shall not fill a disk either.
-        grant = self._counters.take(key.meters, tokens=0, now=request.began)
-        request.states = grant.states
-        form = Form(request.receive, mark, where.endpoint)
+        once = request.headers.get(b"idempotency-key")
+        form = Form(request.receive, mark, where.endpoint, hashed=once is not None)
         try:
-            await form.begin(seconds=min(_BEGIN_SECONDS, deadline(request.headers)))
-            name = form.model or where.deployment
-            if not name:
-                raise Invalid("model is required", param="model", code="missing_required_parameter")
-            served = find(catalog, key, where, name)
-            call = Call(request, key, served, where.endpoint, form.fields, b"", grant, Usage())
-            request.facts.model = served.name
-            headers = {
-                "content-type": content_type(mark),
-                "accept": "*/*",
-                "accept-encoding": "identity",
-                "x-request-id": request.id,
-            }
-            errand = Errand(
-                lambda target: Sent(where.endpoint, form.sent(target), form.length(target, told=told)),
-                headers,
-                again=lambda: form.again,
-                trace=request.trace,
-            )
-            await self._inference.relay(call, errand, form.gone(request))
+            if once is None:
+                await self._serve(catalog, request, key, where, form=form)
+            else:
+                await self._serve_once(catalog, request, key, where, form=form, once=once)
         finally:
             form.close()
+
+    async def _serve_once(
+        self, catalog: Catalog, request: Request, key: Key, where: Place, *, form: Form, once: bytes
+    ) -> None:
+        kept, is_new = await self._admission.once.begin(key.uid, once, now=request.began)
+        if not is_new:
+            await self._replay(request, form, kept)
+            return
+        request.kept = kept
+        try:
+            await self._serve(catalog, request, key, where, form=form)
+        finally:
+            # Of an answer to a form that did not come as a whole, nobody can tell what it is the answer to.
+            kept.digest = form.digest
+            await self._admission.once.end(key.uid, once, kept)
+
+    async def _replay(self, request: Request, form: Form, kept: Kept) -> None:
+        await form.drain(seconds=_seconds(request))
+        kept.check(form.digest)
+        await self._admission.look_again(request)
+        await request.replay(kept)
+
+    async def _serve(self, catalog: Catalog, request: Request, key: Key, where: Place, *, form: Form) -> None:
+        # Counted before its body is read: who may send nothing more shall not fill a disk either.
+        grant = await self._admission.take(request, key)
+        await form.begin(seconds=_seconds(request))
+        name = form.model or where.deployment
+        if not name:
+            raise Invalid("model is required", param="model", code="missing_required_parameter")
+        served = find(catalog, key, where, name)
+        admitted = Admitted(grant, await self._admission.reserve(request, key, served, NOTHING), NOTHING)
+        call = Call(request, key, served, where.endpoint, form.fields, b"", admitted, Usage())
+        request.facts.model = served.name
+        headers = {
+            "content-type": content_type(form.mark),
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "x-request-id": request.id,
+        }
+        told = request.headers.get(b"content-length", b"")
+        errand = Errand(
+            lambda target: Sent(where.endpoint, form.sent(target), form.length(target, told=told)),
+            headers,
+            again=lambda: form.again,
+            trace=request.trace,
+        )
+        await self._inference.relay(call, errand, form.gone(request))
+
+
+def _seconds(request: Request) -> float:
+    """How long a form may take until its model is known, or all of it, if it need only be read."""
+    return min(_BEGIN_SECONDS, deadline(request.headers))
+
+
+def _slow() -> Invalid:
+    return Invalid("the form came too slowly", code="timeout", status=408)

@@ -1,7 +1,7 @@
 """`Idempotency-Key`: a request that comes twice is served once, and answered twice with the same bytes.
 
 Answers are kept for a day, within bounds. What failed, or was never finished, is not: it may be tried again. One
-process keeps them in memory.
+process keeps them in memory; several share what Redis keeps (`bud.gateway.shared_answers`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _KEY = re.compile(rb"[!-~]{1,255}")
 
 @dataclass(slots=True)
 class Kept:
-    """One request by its key, and its answer: `body` is None when it was too long to be kept."""
+    """One request by its key, and its answer: `body` is None when it was too long to be kept.
+
+    `digest` is empty while nobody knows yet which request it is: an upload that is still coming.
+    """
 
     digest: bytes
     began: float
@@ -35,13 +38,27 @@ class Kept:
     body: bytearray | None = field(default_factory=bytearray)
     done: bool = False
 
+    def check(self, digest: bytes) -> None:
+        """Raises `Invalid` (422) when this is the answer to another request."""
+        if self.digest and digest and self.digest != digest:
+            raise Invalid(
+                "this Idempotency-Key was used for another request: use a new one",
+                code="idempotency_key_reused",
+                status=422,
+            )
+
     def whole(self) -> bytes:
         """The body of the answer. Raises `Invalid` (409) while there is none."""
-        if not self.done:
+        if not self.is_whole:
             raise _conflict("a request with this Idempotency-Key is being served: wait for its answer", "in_flight")
         if self.body is None:
             raise _conflict("the answer to this Idempotency-Key was too long to be kept: use another", "too_long")
         return bytes(self.body)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be told again."""
+        return self.done and self.digest != b""
 
     def take(self, message: Message) -> None:
         """A part of the answer, as ASGI sends it."""
@@ -66,20 +83,10 @@ class Answers:
         self._most = most
         self._size = 0
 
-    def find(self, owner: str, key: bytes, digest: bytes, *, now: float) -> Kept | None:
-        """What is kept under a key. Raises `Invalid` for a key that is none (400) or another request's (422)."""
-        if not _KEY.fullmatch(key):
-            raise Invalid("Idempotency-Key: 1 to 255 printable characters of ASCII", code="invalid_idempotency_key")
+    def find(self, owner: str, key: bytes, *, now: float) -> Kept | None:
+        """What is kept under a key."""
         kept = self._kept.get((owner, key))
-        if kept is None or kept.began + KEPT_SECONDS <= now:
-            return None
-        if kept.digest != digest:
-            raise Invalid(
-                "this Idempotency-Key was used for another request: use a new one",
-                code="idempotency_key_reused",
-                status=422,
-            )
-        return kept
+        return None if kept is None or kept.began + KEPT_SECONDS <= now else kept
 
     def begin(self, owner: str, key: bytes, digest: bytes, *, now: float) -> Kept:
         """A request that is now being served."""
@@ -89,20 +96,30 @@ class Answers:
 
     def end(self, owner: str, key: bytes, kept: Kept) -> None:
         """Keeps an answer that is whole, and forgets the oldest that are too many; a failure is forgotten itself."""
-        if not kept.done:
-            self._kept.pop((owner, key), None)
+        if not kept.is_whole:
+            self.forget(owner, key)
             return
         self._size += len(kept.body or b"")
         while self._size > self._most:
-            oldest = next((at for at, one in self._kept.items() if one.done and one is not kept), None)
+            oldest = next((at for at, one in self._kept.items() if one.is_whole and one is not kept), None)
             if oldest is None:
                 return
             self._forget(oldest)
 
+    def forget(self, owner: str, key: bytes) -> None:
+        """Forgets a request that was begun and has not been kept."""
+        self._kept.pop((owner, key), None)
+
     def _forget(self, at: tuple[str, bytes]) -> None:
         kept = self._kept.pop(at, None)
-        if kept is not None and kept.done:
+        if kept is not None and kept.is_whole:
             self._size -= len(kept.body or b"")
+
+
+def check_key(key: bytes) -> None:
+    """Raises `Invalid` (400) for a key that is none."""
+    if not _KEY.fullmatch(key):
+        raise Invalid("Idempotency-Key: 1 to 255 printable characters of ASCII", code="invalid_idempotency_key")
 
 
 def digest_of(path: str, body: bytes) -> bytes:

@@ -10,11 +10,12 @@ from typing import Any
 import aiohttp
 import orjson
 
+from bud.gateway.admission import Admission, Admitted
 from bud.gateway.asks import check, checked
 from bud.gateway.catalog import Catalog, Key, Served, Target
+from bud.gateway.estimate import estimate
 from bud.gateway.events import Typed
-from bud.gateway.idempotency import Answers, digest_of
-from bud.gateway.limits import Counters, Grant
+from bud.gateway.idempotency import digest_of
 from bud.gateway.mask import masked
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
@@ -28,8 +29,6 @@ from bud.gateway.translate.wire import Sent
 from bud.gateway.upstream import sent
 from bud.gateway.usage import Usage, cost
 
-_BYTES_PER_TOKEN = 4
-"""Roughly, for what is reserved before the upstream has counted."""
 _GUESSED_OUTPUT = 256
 """Tokens of an answer whose length nobody bounds, until the model's own mean is known."""
 _PREFIX_BYTES = 1024
@@ -61,7 +60,7 @@ class Call:
     endpoint: str
     body: dict[str, Any]
     text: bytes
-    grant: Grant
+    admitted: Admitted
     usage: Usage
     target: Target | None = None
 
@@ -107,12 +106,11 @@ class Call:
 class Inference:
     """Serves requests for inference."""
 
-    def __init__(self, counters: Counters, relay: Relay, clock: Callable[[], float]) -> None:
-        self._counters = counters
+    def __init__(self, admission: Admission, relay: Relay, clock: Callable[[], float]) -> None:
+        self._admission = admission
         self._relay = relay
         self._clock = clock
         self._means = Means()
-        self._answers = Answers()
 
     async def serve(self, catalog: Catalog, request: Request, key: Key, where: Place) -> None:
         """Answers the request. Raises `Refusal` while nothing was answered yet, and `Gone`."""
@@ -121,16 +119,18 @@ class Inference:
         if once is None:
             await self._serve(catalog, request, key, where, text=text)
             return
-        digest = digest_of(where.endpoint, text)
-        known = self._answers.find(key.uid, once, digest, now=request.began)
-        if known is not None:
-            await request.replay(known)
+        kept, is_new = await self._admission.once.begin(
+            key.uid, once, digest_of(where.endpoint, text), now=request.began
+        )
+        if not is_new:
+            await self._admission.look_again(request)
+            await request.replay(kept)
             return
-        kept = request.kept = self._answers.begin(key.uid, once, digest, now=request.began)
+        request.kept = kept
         try:
             await self._serve(catalog, request, key, where, text=text)
         finally:
-            self._answers.end(key.uid, once, kept)
+            await self._admission.once.end(key.uid, once, kept)
 
     async def _serve(self, catalog: Catalog, request: Request, key: Key, where: Place, *, text: bytes) -> None:
         body = _read(text)
@@ -142,9 +142,9 @@ class Inference:
         served = find(catalog, key, where, body["model"])
         told = checked(where.endpoint, body)
         _bound(told, served)
-        grant = self._counters.take(key.meters, tokens=self._estimate(served, told, text), now=request.began)
-        request.states = grant.states
-        call = Call(request, key, served, where.endpoint, body, text, grant, Usage())
+        thought = estimate(told, text, mean=self._means.get(served.name))
+        admitted = await self._admission.admit(request, key, served, thought)
+        call = Call(request, key, served, where.endpoint, body, text, admitted, Usage())
         request.facts.model = served.name
         errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES], trace=request.trace)
         await self.relay(call, errand, request.gone())
@@ -158,15 +158,6 @@ class Inference:
             await self._until(gone, call, self._relayed(call, errand))
         finally:
             self._settle(call)
-
-    def _estimate(self, served: Served, body: Mapping[str, Any], text: bytes) -> int:
-        if "document" in body:
-            # A document in the body is no text; what its model makes of it is told in the end.
-            return len(body.get("prompt") or "") // _BYTES_PER_TOKEN
-        most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
-        if most is None:
-            most = self._means.get(served.name) if "messages" in body or "prompt" in body else 0
-        return len(text) // _BYTES_PER_TOKEN + int(most) * int(body.get("n") or 1)
 
     async def _until(self, gone: Coroutine[Any, Any, None], call: Call, work: Coroutine[Any, Any, None]) -> None:
         """Works until the answer is out, the caller hangs up, or the caller's deadline is over."""
@@ -281,14 +272,13 @@ class Inference:
 
     def _settle(self, call: Call) -> None:
         """What was used takes the place of what was reserved; a request that reached no model used nothing."""
-        used = 0
-        if call.target is not None:
-            guess = len(call.text) // _BYTES_PER_TOKEN
-            used = (call.usage.input if call.usage.input is not None else guess) + (call.usage.output or 0)
-            call.request.facts.cost = cost(call.served.price or call.target.price, call.usage)
-            if call.usage.output:
-                self._means.add(call.served.name, call.usage.output)
-        self._counters.settle(call.grant, tokens=used, now=self._clock())
+        if call.target is None:
+            self._admission.release(call.admitted)
+            return
+        price = call.served.price or call.target.price
+        call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.usage, price)
+        if call.usage.output:
+            self._means.add(call.served.name, call.usage.output)
 
 
 def _read(text: bytes) -> Any:

@@ -1,7 +1,7 @@
 """Requests and tokens that keys and projects may use, counted by the clock's minutes and days (UTC).
 
 Tokens are reserved before a request and settled after it; what was used beyond the limit is a debt that the next
-minutes and days pay off. One process counts in memory; several share what Redis counts.
+minutes and days pay off. One process counts in memory; several share what Redis counts (`bud.gateway.shared_limits`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ _UNITS = (("requests", "Requests"), ("tokens", "Tokens"))
 
 @dataclass(slots=True)
 class _Count:
+    """`told_at` is when another counter told it, in epoch seconds."""
+
     window: int
     used: int
+    told_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,26 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What was taken: `tokens` are to be settled."""
+    """What was taken, and when, in epoch seconds: `tokens` are to be settled."""
 
     meters: tuple[Meter, ...]
     tokens: int
     states: tuple[State, ...]
+    at: float
+
+    def unsettled(self, tokens: int, *, now: float) -> list[tuple[Meter, int]]:
+        """What is still to be counted when so many tokens were used.
+
+        What was reserved in a window that is over was paid off by it, so it is not given back in the next one.
+        """
+        missed = tokens - self.tokens
+        if missed == 0:
+            return []
+        return [
+            (meter, missed)
+            for meter in self.meters
+            if meter.unit == "tokens" and (missed > 0 or int(self.at) // meter.span == int(now) // meter.span)
+        ]
 
 
 class Counters:
@@ -45,45 +63,59 @@ class Counters:
     def __init__(self) -> None:
         self._counts: dict[str, _Count] = {}
 
-    def take(self, meters: tuple[Meter, ...], *, tokens: int, now: float) -> Grant:
+    def take(self, meters: tuple[Meter, ...], *, tokens: int, now: float, times: int = 1) -> Grant:
         """Counts one request and reserves its tokens, with all meters or with none.
 
-        Raises `Limited`, which tells when to come again.
+        It counts for so many `times`: as many as there are replicas that may do the same. A meter of which nothing is
+        used gives one request all that it asks for, so that a share is never nothing. Raises `Limited`, which tells
+        when to come again.
         """
         counts = [self._count(meter, now) for meter in meters]
-        needs = [1 if meter.unit == "requests" else tokens for meter in meters]
+        needs = needed(meters, tokens)
+        for meter, count, need in zip(meters, counts, needs, strict=True):
+            if count.used + need * times > meter.limit and (count.used > 0 or need > meter.limit):
+                raise refused(meter, need, used=count.used, now=now)
         states = []
         for meter, count, need in zip(meters, counts, needs, strict=True):
-            if count.used + need > meter.limit:
-                raise _refused(_state(meter, count.used, now), need, now)
-            states.append(_state(meter, count.used + need, now))
-        for count, need in zip(counts, needs, strict=True):
-            count.used += need
-        return Grant(meters, tokens, tuple(states))
+            count.used += need * times
+            states.append(_state(meter, count.used, now))
+        return Grant(meters, tokens, tuple(states), now)
 
     def look(self, meters: tuple[Meter, ...], *, now: float) -> tuple[State, ...]:
         """How far the meters are, with nothing taken."""
         return tuple(_state(meter, self._count(meter, now).used, now) for meter in meters)
 
-    def settle(self, grant: Grant, *, tokens: int, now: float) -> None:
+    def settle(self, grant: Grant, *, tokens: int, now: float, times: int = 1) -> None:
         """Puts what was really used in the place of what was reserved."""
-        if tokens == grant.tokens:
-            return
-        for meter in grant.meters:
-            if meter.unit == "tokens":
-                count = self._count(meter, now)
-                count.used = max(0, count.used + tokens - grant.tokens)
+        for meter, missed in grant.unsettled(tokens, now=now):
+            count = self._count(meter, now)
+            count.used = max(0, count.used + missed * times)
+
+    def learn(self, meters: Sequence[Meter], used: Sequence[int], *, at: float, now: float) -> None:
+        """Takes another counter's word, told `now`, for how far the meters are by its own clock."""
+        for meter, amount in zip(meters, used, strict=True):
+            count = self._count(meter, at)
+            count.used, count.told_at = amount, now
+
+    def told_at(self, meters: tuple[Meter, ...], *, now: float) -> float:
+        """Since when the oldest of what `learn` was told is known, in epoch seconds."""
+        return min((self._count(meter, now).told_at for meter in meters), default=now)
 
     def _count(self, meter: Meter, now: float) -> _Count:
         window = int(now) // meter.span
         count = self._counts.get(meter.id)
         if count is None:
             count = self._counts[meter.id] = _Count(window, 0)
-        elif count.window != window:
+        elif count.window < window:
             # Only tokens can be overdrawn: what they cost is known when they are spent.
             count.used = max(0, count.used - meter.limit * (window - count.window)) if meter.unit == "tokens" else 0
             count.window = window
         return count
+
+
+def needed(meters: Sequence[Meter], tokens: int) -> list[int]:
+    """How much of each meter one request with these tokens takes."""
+    return [1 if meter.unit == "requests" else tokens for meter in meters]
 
 
 def headers(states: Sequence[State]) -> list[tuple[bytes, bytes]]:
@@ -102,8 +134,10 @@ def _state(meter: Meter, used: int, now: float) -> State:
     return State(meter, max(0, meter.limit - used), (int(now) // meter.span + 1) * meter.span)
 
 
-def _refused(state: State, need: int, now: float) -> Limited:
-    meter, seconds = state.meter, max(1, int(state.reset - now))
+def refused(meter: Meter, need: int, *, used: int, now: float) -> Limited:
+    """The refusal of a request that needs more than a meter has left."""
+    state = _state(meter, used, now)
+    seconds = max(1, int(state.reset - now))
     span = "minute" if meter.span == 60 else "day"
     text = f"{meter.whose} may use {meter.limit:,} {meter.unit} a {span}: try again in {seconds} s"
     if need > meter.limit:

@@ -9,21 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
 import aiohttp
 import orjson
 
+from bud.gateway.admission import Admission
 from bud.gateway.auth import authenticate
 from bud.gateway.catalog import Catalog, Key, Target
+from bud.gateway.estimate import NOTHING
 from bud.gateway.inference import Call, deadline
-from bud.gateway.limits import Counters, Grant
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.paths import Place
-from bud.gateway.refusal import Invalid, Limited, Refusal, Unauthenticated, Unavailable
+from bud.gateway.refusal import Invalid, Refusal, Unauthenticated, Unavailable
 from bud.gateway.relay import Relay, Visit, hang_up
 from bud.gateway.request import Message, Request, Send
 from bud.gateway.splice import rename_model
@@ -71,7 +72,7 @@ class _Session:
     target: Target
     peer: aiohttp.ClientWebSocketResponse
     send: Send
-    may_go_on: Callable[[_Session], Refusal | None]
+    may_go_on: Callable[[_Session], Awaitable[Refusal | None]]
     spend: Callable[[_Session, Usage], None]
     closed: bool = False
 
@@ -157,7 +158,7 @@ class _Session:
 
     async def _is_over(self) -> bool:
         """Ends the session if the caller may not go on."""
-        if (refusal := self.may_go_on(self)) is None:
+        if (refusal := await self.may_go_on(self)) is None:
             return False
         self.closed = True
         event = {"type": "error", "error": {**orjson.loads(refusal.body())["error"], "event_id": None}}
@@ -189,9 +190,9 @@ class Realtime:
     """Serves sessions."""
 
     def __init__(
-        self, counters: Counters, relay: Relay, clock: Callable[[], float], catalog: Callable[[], Catalog]
+        self, admission: Admission, relay: Relay, clock: Callable[[], float], catalog: Callable[[], Catalog]
     ) -> None:
-        self._counters = counters
+        self._admission = admission
         self._relay = relay
         self._clock = clock
         self._catalog = catalog
@@ -208,10 +209,9 @@ class Realtime:
         if not names[0]:
             raise Invalid("model is required: ?model=…", param="model", code="missing_required_parameter")
         served = find(self._catalog(), key, where, names[0])
-        grant = self._counters.take(key.meters, tokens=0, now=request.began)
-        request.states = grant.states
+        admitted = await self._admission.admit(request, key, served, NOTHING)
         request.facts.model = served.name
-        call = Call(request, key, served, where.endpoint, {}, b"", grant, Usage())
+        call = Call(request, key, served, where.endpoint, {}, b"", admitted, Usage())
         others = [pair for pair in query if pair[0] != "model"]
         seconds = min(served.timeout, _OPENING_SECONDS, deadline(request.headers))
         visit = Visit(
@@ -221,12 +221,17 @@ class Realtime:
             seconds,
             request.trace,
         )
-        async with self._relay.visit(served, visit) as (target, peer):
-            await self._join(call, send, target, peer)
+        try:
+            async with self._relay.visit(served, visit) as (target, peer):
+                await self._join(call, send, target, peer)
+        finally:
+            if call.target is None:
+                self._admission.release(admitted)
 
     async def _join(self, call: Call, send: Send, target: Target, peer: aiohttp.ClientWebSocketResponse) -> None:
         request = call.request
         call.target = target
+        self._admission.settle(call.key, call.admitted, Usage(0), call.served.price or target.price)
         headers = request.own_headers()
         if call.tells_metadata:
             headers += in_headers(call.metadata(Usage(), now=self._clock()))
@@ -236,7 +241,7 @@ class Realtime:
         await send({"type": "websocket.accept", "subprotocol": chosen, "headers": headers})
         await _Session(call, target, peer, send, self._may_go_on, self._spend).run()
 
-    def _may_go_on(self, session: _Session) -> Refusal | None:
+    async def _may_go_on(self, session: _Session) -> Refusal | None:
         key, now, catalog = session.call.key, self._clock(), self._catalog()
         if catalog.fault:
             return Unavailable(catalog.fault, code="keys_unknown")
@@ -245,14 +250,11 @@ class Realtime:
             return Unauthenticated("the API key is no longer accepted")
         if session.call.usage.output is None:
             return None
-        for state in self._counters.look(key.meters, now=now):
-            if state.meter.unit == "tokens" and state.remaining == 0:
-                return Limited(f"{state.meter.whose} may use {state.meter.limit:,} tokens: come again later")
-        return None
+        return await self._admission.spent(key)
 
     def _spend(self, session: _Session, usage: Usage) -> None:
         call, read, written = session.call, usage.input or 0, usage.output or 0
-        self._counters.settle(Grant(call.key.meters, 0, ()), tokens=read + written, now=self._clock())
+        self._admission.spend(call.key, usage, call.served.price or session.target.price)
         call.usage.input = (call.usage.input or 0) + read
         call.usage.output = (call.usage.output or 0) + written
         call.usage.cached += usage.cached

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bud.gateway.catalog import Meter
 from bud.gateway.idempotency import Kept
 from bud.gateway.limits import State, headers
 from bud.gateway.metrics import Facts
@@ -27,7 +28,7 @@ class Gone(Exception):
 class Request:
     """`begun` says whether an answer is on its way, and `streams` that it is one of events.
 
-    `states` are the limits to tell of; `began` is in epoch seconds.
+    `states` are the limits to tell of, and `untaken` those of which nothing was taken; `began` is in epoch seconds.
     """
 
     scope: MutableMapping[str, Any]
@@ -38,6 +39,7 @@ class Request:
     begun: bool = False
     streams: bool = False
     states: tuple[State, ...] = ()
+    untaken: tuple[Meter, ...] = ()
     facts: Facts = field(default_factory=Facts)
     trace: Trace = UNTOLD
     kept: Kept | None = None

@@ -6,19 +6,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bud.gateway.reach import Reach
+from bud.gateway.shared import ANSWER_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """`folder` holds the objects, else those of a cluster are watched, in some `namespaces` or in all.
 
-    `reach` is what `--allow-upstream` says. `max_stale_keys`, `drain_delay` and `drain_limit` are in seconds.
+    `reach` is what `--allow-upstream` says. `home_namespace` is the gateways' own. `max_stale_keys`,
+    `drain_delay`, `drain_limit` and `redis_timeout` are in seconds.
     """
 
     folder: Path | None = None
     kubeconfig: Path | None = None
     context: str | None = None
     namespaces: tuple[str, ...] = ()
+    home_namespace: str = ""
     max_stale_keys: float = 0
     host: str = "127.0.0.1"
     port: int = 5000
@@ -27,3 +30,6 @@ class Settings:
     max_connections: int = 10_000
     drain_delay: float = 0
     drain_limit: float = 120
+    redis_url: str = field(default="", repr=False)
+    replicas: int = 1
+    redis_timeout: float = ANSWER_SECONDS

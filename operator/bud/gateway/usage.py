@@ -28,12 +28,17 @@ class Usage:
             self.cached = details.get("cached_tokens") or 0
 
 
-def cost(price: Price | Published | None, usage: Usage) -> float | None:
+def priced(price: Price | Published | None, usage: Usage) -> Decimal | None:
     """US dollars; None where no price is known."""
     if price is None:
         return None
     read, written = usage.input or 0, usage.output or 0
     if isinstance(price, Published):
-        return float(price.cost(input_tokens=read, cached_tokens=usage.cached, output_tokens=written))
-    rated = (price.input or Decimal(0)) * read + (price.output or Decimal(0)) * written
-    return float(rated / 1000 + price.request)
+        return price.cost(input_tokens=read, cached_tokens=usage.cached, output_tokens=written)
+    return ((price.input or Decimal(0)) * read + (price.output or Decimal(0)) * written) / 1000 + price.request
+
+
+def cost(price: Price | Published | None, usage: Usage) -> float | None:
+    """The same, as it is shown."""
+    found = priced(price, usage)
+    return None if found is None else float(found)

@@ -99,6 +99,7 @@ def objects(upstream: Upstream, **changes: Any) -> list[dict[str, Any]]:
         project(),
         key(**changes),
         key("bounded", "bud_bounded", limits={"tokensPerDay": 50, "requestsPerDay": 9}),
+        key("poor", "bud_poor", budget={"amount": "0.015"}),
         key("narrow", "bud_narrow", scopes={"endpoints": ["models"]}),
         provider("p", upstream.url, models=offers, credentialsSecretRef={"name": "s"}),
         provider("gone", f"http://127.0.0.1:{free_port()}/v1", "spare", "nobody", priority=9),
@@ -323,6 +324,18 @@ def test_limits_bind_sessions_and_what_they_say(gateway: GatewayProcess) -> None
         pass
     assert refused.value.response.status_code == 429
     assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
+def test_a_session_ends_when_its_budget_is_spent(gateway: GatewayProcess) -> None:
+    with session(gateway, secret="bud_poor") as socket:
+        socket.recv(20)
+        for _ in range(2):
+            say(socket, "response.create")
+            assert json.loads(socket.recv(20))["type"] == "response.done"
+        assert json.loads(socket.recv(20))["error"]["code"] == "budget_exceeded"
+    with pytest.raises(InvalidStatus) as refused, session(gateway, secret="bud_poor"):
+        pass
+    assert refused.value.response.headers["x-should-retry"] == "false"
 
 
 def test_a_key_that_is_revoked_ends_its_sessions_at_the_next_word(gateway: GatewayProcess, upstream: Upstream) -> None:

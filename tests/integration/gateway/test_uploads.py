@@ -214,6 +214,39 @@ def test_what_cannot_be_reached_was_sent_nothing_so_the_next_gets_all(gateway: G
     assert send(gateway, field("model", "spare") + file(data) + END).json()["text"] == heard(data)
 
 
+def test_an_upload_that_comes_twice_is_heard_once(gateway: GatewayProcess, flaky: Upstream) -> None:
+    once, count = {"Idempotency-Key": "twice"}, len(flaky.asked)
+    first = send(gateway, field("model", "ears") + field("language", "en") + file() + END, **once)
+    other = field("language", "en") + file() + field("model", "ears") + END
+    told = {"Content-Type": "multipart/form-data; boundary=another"}
+    again = send(gateway, field("model", "ears") + field("language", "en") + file() + END, **once)
+    same = (field("model", "ears") + field("language", "en") + file() + END).replace(BOUNDARY.encode(), b"another")
+    beyond = send(gateway, same, **once, **told)
+    assert first.json()["text"] == heard(language="en")
+    assert (again.content, beyond.content, len(flaky.asked)) == (first.content, first.content, count + 1)
+    assert again.headers["idempotent-replayed"] == beyond.headers["idempotent-replayed"] == "true"
+    for form in (other, field("model", "ears") + field("language", "en") + file(AUDIO + b".") + END):
+        refusal = send(gateway, form, **once)
+        assert (refusal.status_code, refusal.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_an_upload_that_is_still_coming_or_broke_off(gateway: GatewayProcess) -> None:
+    once, form = {"Idempotency-Key": "slow"}, field("model", "ears") + file() + END
+    upload = opened(gateway, len(form), **once)
+    upload.send(form[:-10])
+
+    def busy() -> None:
+        refusal = send(gateway, form, **once)
+        assert (refusal.status_code, refusal.json()["error"]["code"]) == (409, "idempotency_in_flight")
+
+    def free() -> None:
+        assert send(gateway, form, **once).status_code == 200
+
+    eventually(busy)
+    upload.close()
+    eventually(free)
+
+
 def test_a_deployments_own_address_needs_no_model(gateway: GatewayProcess) -> None:
     path = "/projects/team/deployments/whisper/v1/audio/transcriptions"
     assert send(gateway, file() + END, path).json()["text"] == heard()

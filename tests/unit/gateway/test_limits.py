@@ -55,6 +55,22 @@ def test_a_debt_is_paid_off_by_the_next_minutes() -> None:
     assert [counters.look(KEY, now=float(at))[1].remaining for at in (10, 60, 120)] == [0, 0, 50]
 
 
+@pytest.mark.parametrize(("used", "remaining"), [(10, 20), (130, 0)], ids=["given back", "a debt"])
+def test_what_was_reserved_in_a_minute_that_is_over_is_not_given_back_in_the_next(used: int, remaining: int) -> None:
+    counters = Counters()
+    early = counters.take(KEY, tokens=80, now=59.0)
+    counters.take(KEY, tokens=80, now=61.0)
+    counters.settle(early, tokens=used, now=62.0)
+    assert counters.look(KEY, now=62.0)[1].remaining == remaining
+
+
+def test_a_share_counts_for_all_replicas_and_is_at_least_one_request() -> None:
+    counters = Counters()
+    counters.take(KEY, tokens=60, now=0.0, times=3)
+    with pytest.raises(Limited):
+        counters.take(KEY, tokens=1, now=1.0, times=3)
+
+
 def test_the_headers_tell_of_the_meter_that_is_nearest_to_its_end() -> None:
     both = meters("key/a", "this key", Limits(requests_per_minute=10, requests_per_day=3))
     grant = Counters().take(both, tokens=0, now=90_000.0)

@@ -1,0 +1,53 @@
+"""What a request may take, before its upstream has counted: tokens by its length, and dollars by its price. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from bud.gateway.catalog import Price, Served
+from bud.gateway.prices import Published
+from bud.gateway.usage import Usage, priced
+
+_BYTES_PER_TOKEN = 4
+"""Roughly."""
+_INLINE = re.compile(rb'"data:[^",]*;base64,[^"]*"')
+"""A file within the body, which is no text; what its model makes of it is told in the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Tokens of a request and of its answer."""
+
+    input: int = 0
+    output: int = 0
+
+
+NOTHING = Estimate()
+
+
+def estimate(body: Mapping[str, Any], text: bytes, *, mean: int) -> Estimate:
+    """What a request in JSON may take; `mean` is how long its model's answers are, for those that nobody bounds."""
+    if "document" in body:
+        return Estimate(len(body.get("prompt") or "") // _BYTES_PER_TOKEN)
+    most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
+    if most is None:
+        most = mean if "messages" in body or "prompt" in body else 0
+    length = len(text)
+    if b'"data:' in text:
+        length -= sum(len(found.group()) for found in _INLINE.finditer(text))
+    return Estimate(length // _BYTES_PER_TOKEN, int(most) * int(body.get("n") or 1))
+
+
+def may_cost(served: Served, thought: Estimate) -> Decimal | None:
+    """US dollars at the dearest that may answer; None where nothing that may answer is known to have a price."""
+    prices = [served.price] if served.price else [target.price for target in (*served.targets, *served.fallbacks)]
+    usage = Usage(thought.input, thought.output)
+    return max((priced(price, usage) or Decimal(0) for price in prices if _has_price(price)), default=None)
+
+
+def _has_price(price: Price | Published | None) -> bool:
+    return isinstance(price, Published) or (price is not None and bool(price.input or price.output or price.request))

@@ -1,0 +1,64 @@
+"""What requests may take, before anyone has counted."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+
+from bud.gateway.catalog import Price, Served, Target
+from bud.gateway.estimate import Estimate, estimate, may_cost
+
+INLINE = "data:image/png;base64," + "A" * 40_000
+
+
+def block(url: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+
+
+@pytest.mark.parametrize(
+    ("body", "read", "written"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 4000}], "max_tokens": 7}, (1000, 1100), 7),
+        ({"messages": [], "max_completion_tokens": 9, "max_tokens": 7, "n": 3}, (0, 100), 27),
+        ({"messages": []}, (0, 100), 50),
+        ({"input": "x" * 400}, (100, 200), 0),
+        ({"messages": block(INLINE)}, (0, 100), 50),
+        ({"messages": block("https://x/" + "a" * 4000)}, (1000, 1100), 50),
+        ({"messages": [{"role": "user", "content": "data: " + "x" * 4000}]}, (1000, 1100), 50),
+        (
+            {"input": [{"type": "input_file", "file_data": INLINE}, {"type": "input_image", "image_url": INLINE}]},
+            (0, 100),
+            0,
+        ),
+        ({"document": {"document_url": INLINE}, "prompt": "x" * 40}, (10, 10), 0),
+    ],
+)
+def test_tokens_are_guessed_by_the_text(body: dict[str, Any], read: tuple[int, int], written: int) -> None:
+    found = estimate(body, orjson.dumps(body), mean=50)
+    assert read[0] <= found.input <= read[1]
+    assert found.output == written
+
+
+def target(price: Price | None) -> Target:
+    return Target("t", "bud", "m", (), price=price)
+
+
+CHEAP, DEAR = Price(Decimal(1), Decimal(2), Decimal("0.5")), Price(Decimal(10))
+
+
+@pytest.mark.parametrize(
+    ("served", "cost"),
+    [
+        (Served("m", (target(CHEAP),)), "2.9"),
+        (Served("m", (target(CHEAP),), (target(DEAR),)), "4"),
+        (Served("m", (target(CHEAP), target(None))), "2.9"),
+        (Served("m", (target(DEAR),), price=CHEAP), "2.9"),
+        (Served("m", (target(None),)), None),
+        (Served("m", (target(Price()),)), None),
+    ],
+)
+def test_the_dearest_that_may_answer_counts(served: Served, cost: str | None) -> None:
+    assert may_cost(served, Estimate(400, 1000)) == (Decimal(cost) if cost else None)
