@@ -25,6 +25,7 @@ from bud.gateway.catalog import Catalog
 from bud.gateway.cors import origins
 from bud.gateway.files import follow, read
 from bud.gateway.ledgers import Ledger
+from bud.gateway.naps import Note
 from bud.gateway.observe import Observer
 from bud.gateway.reach import Reach
 from bud.gateway.server import Server, serve
@@ -211,6 +212,7 @@ async def _serve_cluster(settings: Settings, certificate: Certificate | None, ob
     """Raises `BudError` without a way to a cluster."""
     # Only here: who reads files needs none of these libraries.
     from bud.gateway.kube_ledger import KubeLedger  # noqa: PLC0415
+    from bud.gateway.kube_notes import noting  # noqa: PLC0415
     from bud.gateway.watch import STARTING, Watch  # noqa: PLC0415
     from bud.kube.client import Client  # noqa: PLC0415
     from bud.kube.connect import connect  # noqa: PLC0415
@@ -221,7 +223,8 @@ async def _serve_cluster(settings: Settings, certificate: Certificate | None, ob
     client = Client.over(connection, user_agent=agent, concurrency=0, timeout_seconds=_API_SECONDS)
     try:
         home = settings.home_namespace
-        gateway = _gateway(settings, observer, ledger=KubeLedger(client, namespace=home) if home else None)
+        ledger, note = (KubeLedger(client, namespace=home), noting(client, namespace=home)) if home else (None, None)
+        gateway = _gateway(settings, observer, ledger=ledger, note=note)
         watch = Watch(client, _taker(gateway), settings)
         watch.heard = lambda age: setattr(observer.metrics, "seen_at", time.time() - age)
         gateway.catalog, gateway.waits_for = Catalog(fault=STARTING), watch.waits_for
@@ -231,10 +234,12 @@ async def _serve_cluster(settings: Settings, certificate: Certificate | None, ob
         await client.close()
 
 
-def _gateway(settings: Settings, observer: Observer, *, ledger: Ledger | None = None) -> Gateway:
+def _gateway(
+    settings: Settings, observer: Observer, *, ledger: Ledger | None = None, note: Note | None = None
+) -> Gateway:
     url = settings.redis_url
     shared = partial(shared_over, url, settings.replicas, settings.redis_timeout) if url else None
-    return Gateway(Catalog(), settings, observer=observer, shared=shared, ledger=ledger)
+    return Gateway(Catalog(), settings, observer=observer, shared=shared, ledger=ledger, note=note)
 
 
 def _taker(gateway: Gateway) -> Callable[[Built], None]:

@@ -26,6 +26,7 @@ from bud.gateway.health import Health, samples
 from bud.gateway.inference import Inference
 from bud.gateway.ledgers import Ledger, MemoryLedger
 from bud.gateway.metrics import NOT_ANSWERED
+from bud.gateway.naps import Naps, Note
 from bud.gateway.observe import Observer
 from bud.gateway.openapi import document, page
 from bud.gateway.paths import Place, place
@@ -50,10 +51,10 @@ class Gateway:
     """One gateway process. `catalog` is replaced as a whole by whoever watches the objects.
 
     `waits_for` says what it waits for before it can serve; one that `is_draining` is about to stop. `shared` gives the
-    Redis that replicas share, if they do; budgets are kept in `ledger`.
+    Redis that replicas share, if they do; budgets are kept in `ledger`, and `note` notes which Deployments are used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what it is made of, each with a default
         self,
         catalog: Catalog,
         settings: Settings,
@@ -62,8 +63,10 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         shared: Callable[[CollectorRegistry], Shared] | None = None,
         ledger: Ledger | None = None,
+        note: Note | None = None,
     ) -> None:
-        self.catalog = catalog
+        self._catalog = catalog
+        self.naps = Naps(lambda: self.catalog, note)
         self.settings = settings
         self.clock = clock
         self.waits_for: Callable[[], str] = str
@@ -75,6 +78,15 @@ class Gateway:
         self._uploads: Uploads | None = None
         self._realtime: Realtime | None = None
         self._pages = self._open_pages()
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    @catalog.setter
+    def catalog(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self.naps.changed()
 
     def _open_pages(self) -> Mapping[str, Callable[[], tuple[bytes, bytes]]]:
         """What is shown without a key, by its path: text and media type."""
@@ -102,12 +114,14 @@ class Gateway:
         self.observer.metrics.more.append(lambda: samples(self.catalog, relay.board, now=now()))
         health = asyncio.create_task(Health(relay.board, lambda: self.catalog, relay.probe).run())
         await self.admission.open()
-        self._inference = Inference(self.admission, relay, self.clock)
+        naps = asyncio.create_task(self.naps.run())
+        self._inference = Inference(self.admission, relay, self.naps, self.clock)
         self._uploads = Uploads(self.admission, self._inference)
-        self._realtime = Realtime(self.admission, relay, self.clock, lambda: self.catalog)
+        self._realtime = Realtime(self.admission, relay, self.naps, clock=self.clock, catalog=lambda: self.catalog)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         health.cancel()
+        naps.cancel()
         await self.admission.close()
         await relay.close()
         await self.observer.close()

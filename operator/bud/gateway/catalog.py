@@ -89,6 +89,14 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class Nap:
+    """A Deployment that sleeps after so many seconds without a request: `id` is the name of its children."""
+
+    id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What answers: where, under which name, and with which headers.
 
@@ -96,7 +104,8 @@ class Target:
     `conduit_metadata` tells. `headers` hold the gateway's own credentials. `query` ends every address, with its `?`.
     `translator` is None for those that speak OpenAI's format; `most` is their name for the most tokens of a chat's
     answer, and `functions` whether they know the older functions. `own` is for what the operator runs, or the
-    administrator allows by name: its addresses are not checked. `secrets` are what no answer may repeat.
+    administrator allows by name: its addresses are not checked. `nap` is set where it may sleep. `secrets` are what no
+    answer may repeat.
     """
 
     id: str
@@ -117,6 +126,7 @@ class Target:
     most: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     functions: bool = False
     own: bool = False
+    nap: Nap | None = None
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
 
 

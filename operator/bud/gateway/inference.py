@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from bud.gateway.idempotency import digest_of
 from bud.gateway.mask import masked
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
+from bud.gateway.naps import Naps
 from bud.gateway.paths import Place
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.relay import Answer, Errand, Relay, passed_on
@@ -32,6 +33,9 @@ from bud.gateway.usage import Usage, cost
 _GUESSED_OUTPUT = 256
 """Tokens of an answer whose length nobody bounds, until the model's own mean is known."""
 _PREFIX_BYTES = 1024
+_COMMENT = b": the model is being woken\n\n"
+_COMMENT_SECONDS = 10.0
+"""Until the first comment to a caller who waits, and between two."""
 _DEADLINES = (b"x-request-timeout", b"x-stainless-timeout", b"x-stainless-read-timeout")
 _MEANS_WEIGHT = 0.1
 
@@ -106,9 +110,10 @@ class Call:
 class Inference:
     """Serves requests for inference."""
 
-    def __init__(self, admission: Admission, relay: Relay, clock: Callable[[], float]) -> None:
+    def __init__(self, admission: Admission, relay: Relay, naps: Naps, clock: Callable[[], float]) -> None:
         self._admission = admission
         self._relay = relay
+        self._naps = naps
         self._clock = clock
         self._means = Means()
 
@@ -190,6 +195,28 @@ class Inference:
             watcher.cancel()
 
     async def _relayed(self, call: Call, errand: Errand) -> None:
+        if all(target.nap is None for target in call.served.targets):
+            await self._answered(call, errand)
+            return
+        with self._naps.use(call.served):
+            await self._held(call)
+            await self._answered(call, errand)
+
+    async def _held(self, call: Call) -> None:
+        """Waits for what sleeps; to callers of streams it sends comments meanwhile, lest they take it for dead."""
+        waking = asyncio.ensure_future(self._naps.awake(call.served, call.key.project.namespace))
+        try:
+            while not (await asyncio.wait({waking}, timeout=_COMMENT_SECONDS))[0]:
+                if call.streams:
+                    if not call.request.begun:
+                        await self._begin(call, 200, [(b"content-type", b"text/event-stream")])
+                        call.request.streams = True
+                    await call.request.tell({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+            call.served = waking.result()
+        finally:
+            waking.cancel()
+
+    async def _answered(self, call: Call, errand: Errand) -> None:
         async with self._relay.ask(call.served, errand) as (target, response):
             call.target = target
             call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
@@ -207,12 +234,12 @@ class Inference:
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable("the model broke off its answer; try again") from error
         text = self._finished(call, target, masked(text, target.secrets))
-        await self._begin(call, response, length=len(text))
+        await self._pass_on(call, response, length=len(text))
         await call.request.tell({"type": "http.response.body", "body": text})
 
     async def _binary(self, call: Call, response: Answer) -> None:
         """An answer that nobody reads on the way. Of one that breaks off, the caller sees that its end is missing."""
-        await self._begin(call, response, length=response.content_length)
+        await self._pass_on(call, response, length=response.content_length)
         try:
             async for chunk in response.content.iter_any():
                 if call.request.facts.first_at is None:
@@ -244,7 +271,7 @@ class Inference:
         else:
             rewriter = Typed(target.model, call.served.name, metadata, call.usage)
         send = call.request.tell
-        await self._begin(call, response)
+        await self._pass_on(call, response)
         call.request.streams = True
         try:
             async for chunk in response.content.iter_any():
@@ -259,16 +286,22 @@ class Inference:
             if call.usage.output is None:
                 call.usage.output = rewriter.chunks
 
-    async def _begin(self, call: Call, response: Answer, *, length: int | None = None) -> None:
+    async def _pass_on(self, call: Call, response: Answer, *, length: int | None = None) -> None:
+        if not call.request.begun:
+            await self._begin(call, response.status, passed_on(response.headers.items()), length=length)
+
+    async def _begin(
+        self, call: Call, status: int, headers: Iterable[tuple[bytes, bytes]], *, length: int | None = None
+    ) -> None:
         request = call.request
-        headers = [*passed_on(response.headers.items()), *request.own_headers()]
-        if call.tells_metadata:
+        headers = [*headers, *request.own_headers()]
+        if call.tells_metadata and call.target is not None:
             headers += in_headers(call.metadata(call.usage, now=self._clock()))
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         request.begun = True
-        request.facts.status = response.status
-        await request.tell({"type": "http.response.start", "status": response.status, "headers": headers})
+        request.facts.status = status
+        await request.tell({"type": "http.response.start", "status": status, "headers": headers})
 
     def _settle(self, call: Call) -> None:
         """What was used takes the place of what was reserved; a request that reached no model used nothing."""

@@ -16,7 +16,7 @@ from bud.api.limits import Pricing
 from bud.api.provider import ProviderModel, ProviderSpec
 from bud.api.route import RouteSpec
 from bud.api.route import Target as RouteTarget
-from bud.gateway.catalog import Price, Served, Target
+from bud.gateway.catalog import Nap, Price, Served, Target
 from bud.gateway.mask import secrets
 from bud.gateway.parsed import Engine, Item, Pods, epoch
 from bud.gateway.prices import Published, published
@@ -158,6 +158,7 @@ class Names:
             created=int(epoch(item.created) or 0),
             ready=bool(urls) if self._sees_pods else engine.ready,
             own=True,
+            nap=Nap(engine.id, engine.idle_seconds) if self._sees_pods and engine.idle_seconds is not None else None,
         )
         targets = [(item.name, target), *((adapter, replace(target, model=adapter)) for adapter in engine.adapters)]
         return tuple(Served(name, (target,), timeout=target.timeout) for name, target in targets)

@@ -59,6 +59,8 @@ class Engine:
     adapters: tuple[str, ...]
     url: str
     ready: bool
+    idle_seconds: float | None = None
+    """After so long without a request it sleeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +134,15 @@ def _api_key(raw: Raw) -> KeyParts:
 def _engine(raw: Raw) -> Engine:
     spec, metadata = _spec(DeploymentSpec, raw), raw["metadata"]
     status = DeploymentStatus.model_validate(raw.get("status") or {})
+    scaling = spec.auto_scaling if not spec.stopped else None
+    sleeps = scaling is not None and scaling.enabled and scaling.min_replicas == 0
     return Engine(
         id=child_name(DEPLOYMENT.kind, metadata.get("namespace", ""), metadata["name"]),
         model=status.model_name or metadata["name"],
         adapters=tuple(adapter.name for adapter in spec.adapters),
         url=status.endpoint_url.rstrip("/"),
         ready=status.ready_replicas > 0,
+        idle_seconds=scaling.idle_seconds if scaling is not None and sleeps else None,
     )
 
 

@@ -18,11 +18,12 @@ import orjson
 
 from bud.gateway.admission import Admission
 from bud.gateway.auth import authenticate
-from bud.gateway.catalog import Catalog, Key, Target
+from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.estimate import NOTHING
 from bud.gateway.inference import Call, deadline
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
+from bud.gateway.naps import Naps
 from bud.gateway.paths import Place
 from bud.gateway.refusal import Invalid, Refusal, Unauthenticated, Unavailable
 from bud.gateway.relay import Relay, Visit, hang_up
@@ -190,10 +191,17 @@ class Realtime:
     """Serves sessions."""
 
     def __init__(
-        self, admission: Admission, relay: Relay, clock: Callable[[], float], catalog: Callable[[], Catalog]
+        self,
+        admission: Admission,
+        relay: Relay,
+        naps: Naps,
+        *,
+        clock: Callable[[], float],
+        catalog: Callable[[], Catalog],
     ) -> None:
         self._admission = admission
         self._relay = relay
+        self._naps = naps
         self._clock = clock
         self._catalog = catalog
 
@@ -222,11 +230,20 @@ class Realtime:
             request.trace,
         )
         try:
-            async with self._relay.visit(served, visit) as (target, peer):
-                await self._join(call, send, target, peer)
+            with self._naps.use(served):
+                served = await self._woken(served, key, seconds)
+                async with self._relay.visit(served, visit) as (target, peer):
+                    await self._join(call, send, target, peer)
         finally:
             if call.target is None:
                 self._admission.release(admitted)
+
+    async def _woken(self, served: Served, key: Key, seconds: float) -> Served:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._naps.awake(served, key.project.namespace)
+        except TimeoutError:
+            raise Unavailable(f"model '{served.name}' is being woken; try again later") from None
 
     async def _join(self, call: Call, send: Send, target: Target, peer: aiohttp.ClientWebSocketResponse) -> None:
         request = call.request

@@ -7,7 +7,9 @@ import hashlib
 import json
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,15 @@ from tests.integration.gateway.upstream import Upstream, completion, failing, ru
 from tests.waiting import eventually
 from tests.world import World, deployment
 
-RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+RIGHTS = (
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
 SECONDS = 1.0
 """Within which what is said of a key takes effect."""
 HASHED = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("bud_alice", "bud_made", "bud_late")}
@@ -43,6 +53,14 @@ class Place:
     through: Path
     world: World
     pods: tuple[Upstream, Upstream]
+    mine: Path
+
+    def await_listed(self, model: str) -> None:
+        def check() -> None:
+            listed = httpx.get(f"{self.gateway.url}/v1/models", headers={"Authorization": "Bearer bud_alice"}).json()
+            assert model in {one["id"] for one in listed["data"]}
+
+        eventually(check)
 
     def ask(self, key: str = "bud_alice", model: str = "chat") -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
@@ -75,18 +93,21 @@ def place(kinds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )
         gate, through = stack.enter_context(Gate.before(kubeconfig, folder))
         gateway = GatewayProcess(
-            folder / "gateway", source=("--kubeconfig", str(through)), options=("--drain-delay", "1")
+            folder / "gateway",
+            source=("--kubeconfig", str(through)),
+            options=("--drain-delay", "1", "--home-namespace", world.namespace),
+            allow=(address,),
         )
         gateway.start()
         stack.callback(gateway.stop)
-        yield Place(gateway, gate, through, world, (pods[0], pods[1]))
+        yield Place(gateway, gate, through, world, (pods[0], pods[1]), kubeconfig)
     kinds.kubectl("delete", "bproj", world.namespace)
     world.clear()
 
 
 async def _answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     """Knows the models of these tests and no others; who names the longest one gets a stream that waits for a word."""
-    if request.path != "/v1/chat/completions" or body["model"] not in ("chat", "gpt"):
+    if request.path != "/v1/chat/completions" or body["model"] not in ("chat", "gpt", "sleepy"):
         return failing(404)
     if body["model"] == "gpt" and request.headers.get("Authorization") != "Bearer sk-1":
         return failing(401)
@@ -174,6 +195,32 @@ def test_a_provider_waits_for_its_secret_and_for_the_right_to_read_it(place: Pla
     place.await_status(404, model="gpt", within=SECONDS)
 
 
+def test_requests_for_one_that_sleeps_are_noted_once_and_held_until_it_serves(place: Place) -> None:
+    world = place.world
+    id = child_name("Deployment", world.namespace, "sleepy")
+    world.apply(deployment("sleepy", "weights", autoScaling={"minReplicas": 0, "idleSeconds": 3600}))
+    place.await_listed("sleepy")
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(place.ask, model="sleepy") for _ in range(8)]
+        lease = eventually(lambda: _found(world, id))
+        assert lease["metadata"]["labels"] == {"bud.studio/use": "true"}
+        assert not any(one.done() for one in asked)
+        world.apply(_slice("s", world, place.pods[0], of="sleepy"))
+        assert {one.result().status_code for one in asked} == {200}
+    assert place.ask(model="sleepy").status_code == 200
+    # Asked for by a patch, it was not there.
+    assert [write.code for write in world.cluster.writes("bud-gateway/") if write.name in (id, "")] == [404, 201]
+    world.kubectl("delete", "mdep", "sleepy")
+
+
+def test_a_gateway_changes_nothing_but_its_notes(place: Place) -> None:
+    kubectl = (str(place.world.cluster.kubectl_path), f"--kubeconfig={place.mine}", "-n", place.world.namespace)
+    labelled = '{"metadata": {"labels": {"bud.studio/ledger": "true"}}, "data": {"ca.crt": "mine"}}'
+    patch = (*kubectl, "patch", "configmap", "kube-root-ca.crt", "--type=merge", "-p", labelled)
+    assert "gateways change ledgers and notes of use alone" in eventually(lambda: _refused(patch))
+    assert "gateways write ledgers and notes of use alone" in _refused((*kubectl, "create", "configmap", "mine"))
+
+
 def test_requests_flow_while_the_api_server_is_away_and_what_was_missed_is_made_up_for(place: Place) -> None:
     place.await_status(200)
     eventually(lambda: _counted(place, "bud_gateway_catalog_seen_timestamp_seconds"))
@@ -241,6 +288,18 @@ def _asked(url: str, status: int) -> httpx.Response:
     return answer
 
 
+def _found(world: World, lease: str) -> dict[str, Any]:
+    found = {item["metadata"]["name"]: item for item in world.find("leases")}
+    assert lease in found
+    return found[lease]
+
+
+def _refused(command: tuple[str, ...]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode, done.stdout
+    return done.stderr
+
+
 def _counted(place: Place, name: str) -> None:
     assert name in httpx.get(f"{place.gateway.url}/metrics").text
 
@@ -253,10 +312,10 @@ def _made(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "bud.studio/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def _slice(name: str, world: World, pod: Upstream, *, terminating: bool = False) -> dict[str, Any]:
-    """What the endpoint slice controller writes of a pod of Deployment `chat`, as of 1.34."""
+def _slice(name: str, world: World, pod: Upstream, *, of: str = "chat", terminating: bool = False) -> dict[str, Any]:
+    """What the endpoint slice controller writes of a pod of a Deployment, as of 1.34."""
     at = urlsplit(pod.url)
-    engine = child_name("Deployment", world.namespace, "chat")
+    engine = child_name("Deployment", world.namespace, of)
     labels = {
         "app.kubernetes.io/managed-by": "bud-operator",
         "bud.studio/owner-kind": "Deployment",

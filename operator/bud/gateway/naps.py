@@ -1,0 +1,105 @@
+"""Deployments that sleep while nobody asks: requests for them are noted, which wakes them, and held until they serve.
+
+A note is a Lease in the gateways' own namespace, named as the children of the Deployment; the operator scales by it.
+However many callers there are, one is written for a wake-up, and one in a quarter of the idle time after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+
+from bud.errors import BudError
+from bud.gateway.catalog import Catalog, Served
+from bud.gateway.refusal import Unavailable
+
+log = logging.getLogger("bud.gateway")
+
+MOST_HELD = 1000
+"""Requests that may wait at once."""
+_AGAIN_SECONDS = 1.0
+
+Note = Callable[[str], Awaitable[None]]
+"""Writes that the Deployment of this id is used now. Raises `BudError`."""
+
+
+class Naps:
+    """Which Deployments are used, and callers who wait for one; `note` is None where none can be woken.
+
+    `_used` holds the idle time of those that are used, or were since their last note.
+    """
+
+    def __init__(self, catalog: Callable[[], Catalog], note: Note | None, *, most: int = MOST_HELD) -> None:
+        self._catalog = catalog
+        self._note = note
+        self._most = most
+        self._held = 0
+        self._using: Counter[str] = Counter()
+        self._used: dict[str, float] = {}
+        self._noted: dict[str, float] = {}
+        self._work = asyncio.Event()
+        self._news = asyncio.Event()
+
+    def changed(self) -> None:
+        """There is another catalog."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    @contextlib.contextmanager
+    def use(self, served: Served) -> Iterator[None]:
+        """What sleeps is kept awake while the block runs."""
+        ids = {target.nap.id: target.nap.seconds for target in served.targets if target.nap is not None}
+        self._used |= ids
+        self._using.update(ids.keys())
+        self._work.set()
+        try:
+            yield
+        finally:
+            self._using.subtract(ids.keys())
+
+    async def awake(self, served: Served, namespace: str) -> Served:
+        """The same name once something answers to it. Raises `Unavailable` when too many wait already."""
+        if self._note is None or any(target.urls for target in served.targets):
+            return served
+        if self._held >= self._most:
+            raise Unavailable(f"model '{served.name}' is being woken, and too many wait for it; try again later")
+        self._held += 1
+        try:
+            while not any(target.urls for target in served.targets):
+                await self._news.wait()
+                served = self._catalog().served(namespace, served.name) or served
+            return served
+        finally:
+            self._held -= 1
+
+    async def run(self) -> None:
+        """Writes the notes, for as long as the gateway lives."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = min((self._due(id) for id in self._used), default=None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._work.wait()
+            self._work.clear()
+            await asyncio.gather(*(self._write(id) for id in list(self._used) if self._due(id) <= loop.time()))
+
+    def _due(self, id: str) -> float:
+        """When the next note about a Deployment may be written."""
+        return self._noted.get(id, -math.inf) + self._used[id] / 4
+
+    async def _write(self, id: str) -> None:
+        assert self._note is not None
+        seconds, now = self._used[id], asyncio.get_running_loop().time()
+        self._noted[id] = now
+        if not self._using[id]:
+            del self._used[id]
+        try:
+            await self._note(id)
+        except BudError as error:
+            log.warning("the use of %s cannot be noted, again in %.0f s: %s", id, _AGAIN_SECONDS, error)
+            self._noted[id] = now + _AGAIN_SECONDS - seconds / 4
+            self._used[id] = seconds
