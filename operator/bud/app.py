@@ -28,10 +28,12 @@ from bud.kube.kinds import (
     AUTOSCALERS,
     CHILD_SELECTOR,
     CLAIMS,
+    CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     JOBS,
     LEASES,
+    LEDGER_SELECTOR,
     MODELS,
     NETWORK_POLICIES,
     NODES,
@@ -106,8 +108,10 @@ class Operator:
             *self._reflect(whole, trim=see, after_list=self._queue.hurry),
         ]
         if home := settings.gateway_namespace:
-            notes = self._reflect([LEASES], trim=see, after_list=self._queue.hurry, selector=USE_SELECTOR, home=home)
-            self._reflectors += notes
+            for resource, selector in ((LEASES, USE_SELECTOR), (CONFIG_MAPS, LEDGER_SELECTOR)):
+                self._reflectors += self._reflect(
+                    [resource], trim=see, after_list=self._queue.hurry, selector=selector, home=home
+                )
         self._own = self._reflect(OURS, trim=see_linked, after_list=self._queue.hurry)
         self._warm = asyncio.Event()
         self._listed_anew = asyncio.Event()

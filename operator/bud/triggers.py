@@ -14,8 +14,10 @@ from bud.kube.kinds import (
     API_KEYS,
     APPS,
     CLAIMS,
+    CONFIG_MAPS,
     DEPLOYMENTS,
     LEASES,
+    LEDGER_PREFIX,
     MODELS,
     NETWORK_POLICIES,
     NETWORK_POLICY_NAME,
@@ -148,6 +150,8 @@ def _of(store: Store, resource: Resource, seen: Seen) -> Iterator[Key]:
         yield from _linked(store, owners, seen.namespace, f"id:{seen.owner_name}")
     elif resource is LEASES:
         yield from _linked(store, DEPLOYMENTS, "", f"id:{seen.name}")
+    elif resource is CONFIG_MAPS:
+        yield from _linked(store, PROJECTS, "", f"id:{seen.name.removeprefix(LEDGER_PREFIX)}")
     elif resource is NETWORK_POLICIES and seen.name == NETWORK_POLICY_NAME:
         yield _policy(seen.namespace)
     if resource is CLAIMS:

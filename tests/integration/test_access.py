@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import time
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from bud.kube.kinds import ledger_name
+from bud.ledger import DATA, LABEL, PROJECT, Account, Book, render
 from tests.cluster.handle import Cluster
 from tests.integration.chart import account, of_kind, rendered
 from tests.operator_process import OperatorProcess, operator_process
@@ -36,7 +40,7 @@ def team(kinds: Cluster, shared_operator: OperatorProcess, tmp_path_factory: pyt
     bindings = [text for text in arguments if text.startswith("--project-binding=")]
     assert bindings
     kubeconfig = account(kinds, folder, namespace=home)
-    with operator_process(kubeconfig, folder / "log", f"--namespace={home}", *bindings):
+    with operator_process(kubeconfig, folder / "log", f"--namespace={home}", f"--gateway-namespace={home}", *bindings):
         yield made
         kinds.kubectl("delete", "bproj", "--all")
         made.kubectl("delete", "bkey,bprov,broute", "--all")
@@ -84,7 +88,7 @@ def test_a_key_waits_for_a_project_and_is_made_once_it_is_there(team: World) -> 
 
 
 @pytest.mark.usefixtures("project")
-def test_a_key_is_replaced_revoked_healed_and_goes_with_its_secret(team: World) -> None:
+def test_a_key_is_replaced_healed_and_revoked_and_its_secret_is_its_own(team: World) -> None:
     team.apply(ours("APIKey", "alice", prefix="condt_"))
     team.await_reason("bkey", "alice", "Active")
     first = secret_key(team, "alice")
@@ -100,12 +104,6 @@ def test_a_key_is_replaced_revoked_healed_and_goes_with_its_secret(team: World) 
     team.await_phase("bkey", "alice", "Revoked")
     owner = team.get("secret", "alice")["metadata"]["ownerReferences"][0]
     assert owner["uid"] == team.get("bkey", "alice")["metadata"]["uid"]
-    team.kubectl("delete", "bkey", "alice")
-    eventually(
-        lambda: _same(
-            [item["metadata"]["name"] for item in team.find("secret") if item["metadata"]["name"] == "alice"], []
-        )
-    )
 
 
 @pytest.mark.usefixtures("project")
@@ -135,6 +133,21 @@ def test_of_two_projects_the_older_has_the_namespace(team: World, project: str) 
     team.cluster.kubectl("delete", "bproj", later)
 
 
+def test_what_a_ledger_says_stands_in_the_status(team: World, project: str) -> None:
+    book = Book.new(time.time())
+    book.accounts[PROJECT] = Account(9, 90, 45, {"Month": Decimal("7.25")})
+    ledger = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": ledger_name(project), "labels": {LABEL: "true"}},
+        "data": {DATA: render(book)},
+    }
+    team.apply(ledger)
+    usage = eventually(lambda: _usage(team, project))
+    assert (usage["requests"], usage["inputTokens"], usage["outputTokens"], usage["cost"]) == (9, 90, 45, "7.25")
+    assert "7.25" in team.kubectl("get", "bproj", project)
+
+
 @pytest.mark.usefixtures("project")
 def test_providers_tell_of_credentials_and_routes_of_targets(team: World) -> None:
     team.apply(
@@ -148,6 +161,13 @@ def test_providers_tell_of_credentials_and_routes_of_targets(team: World) -> Non
     team.apply(ours("Provider", "later", kind="OpenAICompatible", baseURL="http://x/v1", models=[{"name": "m"}]))
     team.await_reason("broute", "chat", "Configured")
     team.await_reason("bprov", "openai", "Configured")
+
+
+def _usage(team: World, project: str) -> dict[str, Any]:
+    status = team.get("bproj", project)["status"]
+    assert "usage" in status
+    found: dict[str, Any] = status["usage"]
+    return found
 
 
 def _in(seconds: float) -> str:

@@ -14,11 +14,12 @@ import pytest
 from bud.api.limits import Limits
 from bud.gateway.budgets import Budgets
 from bud.gateway.catalog import Key, Project, Spending
-from bud.gateway.kube_ledger import KubeLedger, ledger_name
+from bud.gateway.kube_ledger import KubeLedger
 from bud.gateway.ledgers import Changed
 from bud.gateway.refusal import Limited
 from bud.kube.client import Client
 from bud.kube.connect import connect
+from bud.kube.kinds import ledger_name
 from bud.ledger import LABEL, Book, Used, key_account, parse
 from tests.cluster.handle import Cluster
 

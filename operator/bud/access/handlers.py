@@ -15,12 +15,23 @@ from bud.api.route import RouteSpec, RouteStatus
 from bud.context import Context
 from bud.errors import ApiConflict, ApiForbidden, ApiRefused, ApiUnavailable, BudError, InvalidError, WaitingError
 from bud.kube.client import Object
-from bud.kube.kinds import API_KEYS, DEPLOYMENTS, PROJECTS, PROVIDERS, ROLE_BINDINGS, ROUTES, SECRETS, Resource
+from bud.kube.kinds import (
+    API_KEYS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    PROJECTS,
+    PROVIDERS,
+    ROLE_BINDINGS,
+    ROUTES,
+    SECRETS,
+    Resource,
+    ledger_name,
+)
 from bud.kube.seen import Seen
 from bud.kube.times import seconds_between
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
 
-_CREDENTIALS_SECONDS = 15.0
+_CREDENTIALS_SECONDS = 5.0
 """How often it is looked for credentials that lack: Secrets are not watched."""
 _RIGHTS_SECONDS = 5.0
 """For so long after a Project was accepted, that its Secrets are refused is no news: rights take a moment to spread."""
@@ -50,8 +61,13 @@ async def reconcile_project(context: Context, namespace: str, name: str) -> floa
         usage=previous.usage,
         conditions=_conditions(context, owner, verdict, previous.conditions),
     )
+    seen = context.store.get(CONFIG_MAPS, context.settings.gateway_namespace, ledger_name(name))
+    used = seen.data if seen is not None else None
+    left = project.seconds_left(previous.usage, used, now=context.now())
+    if left == 0:
+        after = after.model_copy(update={"usage": project.summary(used, now=context.now())})
     await report(context, owner, before=previous, after=after, trouble=not verdict.ready)
-    return retry_after(trouble)
+    return retry_after(trouble) or left or None
 
 
 async def _bind(context: Context, owner: Seen) -> BudError | None:

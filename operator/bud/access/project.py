@@ -6,11 +6,14 @@ from collections.abc import Iterable
 
 from bud.api import API_VERSION, PROJECT
 from bud.api.conditions import Verdict
+from bud.api.project import UsageSummary
 from bud.context import Binding
 from bud.engines.pod import Document
 from bud.errors import ApiRefused, BudError, InvalidError
 from bud.kube.kinds import FULL_NAME, MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME, ROLE_BINDINGS, child_name
+from bud.kube.notes import Usage
 from bud.kube.seen import Seen
+from bud.kube.times import seconds_between
 
 ACTIVE = "Active"
 """Keys of the namespace are accepted."""
@@ -18,6 +21,10 @@ NAMESPACE_TAKEN = "NamespaceTaken"
 """An older Project has the namespace; two would count the same keys twice."""
 NAMESPACE_MISSING = "NamespaceMissing"
 """There is no such namespace."""
+
+
+SUMMARY_SECONDS = 60.0
+"""How often what was used is told at most: ledgers change every few seconds."""
 
 
 def identity(name: str) -> str:
@@ -81,3 +88,29 @@ def verdict(namespace: str, error: BudError | None) -> Verdict:
         return Verdict(True, ACTIVE, f"keys of namespace {namespace} are accepted")
     stalled = error.reason == NAMESPACE_TAKEN
     return Verdict(False, error.reason, str(error), reconciling=not stalled, stalled=stalled)
+
+
+def summary(used: Usage | None, *, now: str) -> UsageSummary | None:
+    """What a ledger says of the project, for its status."""
+    if used is None:
+        return None
+    return UsageSummary(
+        since=used.since,
+        requests=used.requests,
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cost=used.cost,
+        as_of=now,
+    )
+
+
+def seconds_left(known: UsageSummary | None, used: Usage | None, *, now: str) -> float | None:
+    """Until the summary is to be written anew: 0 for now, None while it is right or nothing is known."""
+    if used is None:
+        return None
+    if known is None:
+        return 0.0
+    if summary(used, now=known.as_of) == known:
+        return None
+    age = seconds_between(known.as_of, now) if known.as_of else SUMMARY_SECONDS
+    return max(0.0, SUMMARY_SECONDS - age)

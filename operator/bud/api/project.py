@@ -34,6 +34,7 @@ class UsageSummary(Status):
     input_tokens: int = Field(0, ge=0, description="Tokens of the requests.")
     output_tokens: int = Field(0, ge=0, description="Tokens of the answers.")
     cost: Annotated[str, Field(max_length=32)] = Field("", description="US dollars.")
+    as_of: Annotated[str, Field(max_length=64)] = Field("", description="When it was summed up, at most every minute.")
 
 
 class ProjectStatus(Status):

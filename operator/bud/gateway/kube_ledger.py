@@ -7,7 +7,7 @@ import asyncio
 from bud.errors import ApiConflict, ApiRefused
 from bud.gateway.ledgers import Changed
 from bud.kube.client import Client, Object
-from bud.kube.kinds import CONFIG_MAPS, FULL_NAME, child_name
+from bud.kube.kinds import CONFIG_MAPS, FULL_NAME, ledger_name
 from bud.ledger import DATA, LABEL, Book, parse, render
 
 MANAGER = "bud-gateway"
@@ -48,8 +48,3 @@ class KubeLedger:
             if version and error.status == 404:
                 raise Changed from error
             raise
-
-
-def ledger_name(project: str) -> str:
-    """Name of the ConfigMap of a project's ledger."""
-    return f"ledger-{child_name('Project', '', project)}"

@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from bud import ledger
 from bud.api import API_KEY, API_VERSION, DEPLOYMENT, MODEL, PROJECT, PROVIDER, ROUTE, RUNTIME, Kind
 
 MANAGER = "bud-operator"
@@ -26,6 +27,9 @@ CHILD_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 USE = "bud.studio/use"
 """Label of the Leases, named as the children of a Deployment, by which gateways note that it is used."""
 USE_SELECTOR = f"{USE}=true"
+
+LEDGER_SELECTOR = f"{ledger.LABEL}=true"
+LEDGER_PREFIX = "ledger-"
 
 OF_NOTHING = "1"
 """The version of an empty database: an apply that names it creates, or is answered by 409 and changes nothing."""
@@ -80,6 +84,11 @@ CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS = Resource("v1", "Event", "events")
 """Of the core group: `kubectl describe` sorts by timestamps that the newer group refuses."""
+
+
+def ledger_name(project: str) -> str:
+    """Name of the ConfigMap of a project's ledger, in the namespace of the gateways."""
+    return f"{LEDGER_PREFIX}{child_name(PROJECT.kind, '', project)}"
 
 
 def slug(text: str, limit: int = _MAX_SLUG) -> str:

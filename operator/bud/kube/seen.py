@@ -11,11 +11,13 @@ from typing import Any
 import orjson
 
 from bud.api import DEPLOYMENT
+from bud.kube import notes
 from bud.kube.gpus import NodeGpu, gpus_of
 from bud.kube.kinds import (
     APPS,
     AUTOSCALERS,
     CLAIMS,
+    CONFIG_MAPS,
     DISRUPTION_BUDGETS,
     JOBS,
     LEASES,
@@ -182,13 +184,6 @@ class Node:
     """A node: what GPUs it has."""
 
     gpus: tuple[NodeGpu, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A gateway's note, as a Lease, of when a Deployment was last used."""
-
-    renewed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +386,8 @@ _TRIMS: Mapping[Resource, Callable[[Raw], object]] = {
     CLAIMS: _claim,
     NODES: _node,
     STORAGE_CLASSES: _storage_class,
-    LEASES: lambda raw: Use(str(raw["spec"].get("renewTime") or "")),
+    LEASES: notes.use,
+    CONFIG_MAPS: notes.usage,
 } | dict.fromkeys((AUTOSCALERS, DISRUPTION_BUDGETS, NETWORK_POLICIES, ROLE_BINDINGS, SERVICES), lambda raw: Nothing())
 
 
