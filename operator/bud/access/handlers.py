@@ -73,9 +73,11 @@ async def reconcile_project(context: Context, namespace: str, name: str) -> floa
 async def _bind(context: Context, owner: Seen) -> BudError | None:
     namespace = project.namespace_of(owner)
     wanted = project.role_bindings(owner.name, owner.uid, namespace, context.settings.project_bindings)
+    kept = namespace
     try:
         first = _project_of(context, namespace)
         if first is not None and first.uid != owner.uid:
+            kept = ""
             raise project.taken(namespace, first.name)
         for document in wanted:
             await context.writer.apply(document, ROLE_BINDINGS)
@@ -85,7 +87,7 @@ async def _bind(context: Context, owner: Seen) -> BudError | None:
         return project.in_words_of_the_spec(error, namespace)
     finally:
         for child in context.store.all(ROLE_BINDINGS):
-            if child.owner_name == project.identity(owner.name) and child.namespace != namespace:
+            if child.owner_name == project.identity(owner.name) and child.namespace != kept:
                 await context.writer.delete(child)
     return None
 

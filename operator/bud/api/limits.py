@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from bud.api.base import Resource
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 
+_MONEY = r"^[0-9]+(\.[0-9]{1,12})?$"
+
+
+def _amount(value: str | int) -> str | int:
+    if not re.fullmatch(_MONEY, str(value)):
+        raise ValueError('must be an amount in US dollars, such as 20 or "0.15"')
+    return value
+
+
 Money = Annotated[
     str | int,
+    AfterValidator(_amount),
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "maxLength": 32,
             "minimum": 0,
-            "pattern": r"^[0-9]+(\.[0-9]{1,12})?$",
+            "pattern": _MONEY,
             "x-kubernetes-int-or-string": True,
         }
     ),

@@ -41,10 +41,14 @@ class Admitted:
 class Admission:
     """Limits and budgets as one replica keeps them; `once` serves requests with an Idempotency-Key once.
 
-    `shared` is the Redis that replicas share, if they do. `clock` gives epoch seconds.
+    `shared` is the Redis that replicas share, if they do; without, each of the `replicas` has its share of limits.
+    `clock` gives epoch seconds.
     """
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float], *, shared: Shared | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Callable[[], float], *, shared: Shared | None = None, replicas: int = 1
+    ) -> None:
+        self._times = replicas
         self._clock = clock
         self._shared = shared
         self._counters = Counters()
@@ -82,7 +86,7 @@ class Admission:
         now, request.untaken = request.began, ()
         try:
             if self._over_all is None or not key.meters:
-                grant = self._counters.take(key.meters, tokens=tokens, now=now)
+                grant = self._counters.take(key.meters, tokens=tokens, now=now, times=self._times)
             else:
                 grant = await self._over_all.take(key.meters, tokens=tokens, now=now)
         except Limited:
@@ -144,8 +148,10 @@ class Admission:
         return await self._over_all.look(key.meters, now=now)
 
     def _settle(self, grant: Grant, tokens: int) -> None:
-        counters = self._over_all or self._counters
-        counters.settle(grant, tokens=tokens, now=self._clock())
+        if self._over_all is not None:
+            self._over_all.settle(grant, tokens=tokens, now=self._clock())
+        else:
+            self._counters.settle(grant, tokens=tokens, now=self._clock(), times=self._times)
 
 
 def shared_over(url: str, replicas: int, seconds: float, registry: CollectorRegistry) -> Shared:

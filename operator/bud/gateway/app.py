@@ -73,7 +73,7 @@ class Gateway:
         self.is_draining = False
         self.observer = observer or Observer()
         found = shared(self.observer.metrics.registry) if shared is not None else None
-        self.admission = Admission(ledger or MemoryLedger(), clock, shared=found)
+        self.admission = Admission(ledger or MemoryLedger(), clock, shared=found, replicas=settings.replicas)
         self._inference: Inference | None = None
         self._uploads: Uploads | None = None
         self._realtime: Realtime | None = None

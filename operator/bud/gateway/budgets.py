@@ -127,6 +127,7 @@ class Budgets:
     def _top_up(self, desk: Desk, wants: Sequence[Want], leases: Sequence[Lease]) -> None:
         low = any(lease.left * 4 < lease.size and lease.unleased != 0 for lease in leases)
         if low and not desk.is_busy:
+            desk.is_asked = True
             self._spawn(desk.top_up(wants))
 
     def _desk(self, key: Key) -> Desk:

@@ -92,6 +92,7 @@ class Desk:
         self._began: Mapping[Period, str] = since(clock())
         """The periods of the ledger: another replica's clock may have ended one first."""
         self._lock = asyncio.Lock()
+        self.is_asked = False
         self._wrote_at = clock()
         self._down_until = 0.0
         self._is_down = False
@@ -118,8 +119,8 @@ class Desk:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the ledger is being written."""
-        return self._lock.locked()
+        """Whether the ledger is being written, or is about to be."""
+        return self._lock.locked() or self.is_asked
 
     async def draw(self, wants: Sequence[Want]) -> None:
         """Takes leases, as far as there is enough. Raises `Unreachable`."""
@@ -135,7 +136,7 @@ class Desk:
     async def top_up(self, wants: Sequence[Want]) -> None:
         """Takes another lease before the last one is used up; best effort."""
         async with self._lock:
-            now = self._clock()
+            self.is_asked, now = False, self._clock()
             if now < self._down_until:
                 return
             try:
@@ -185,7 +186,7 @@ class Desk:
             async with asyncio.timeout(_REACH_SECONDS):
                 book = await self._change(held, wants, ends=ends)
         except (BudError, ValueError, TimeoutError) as error:
-            self._down_until = now + _AGAIN_SECONDS
+            self._down_until = self._clock() + _AGAIN_SECONDS
             if not self._is_down:
                 self._is_down = True
                 words = str(error) or "no answer in time"

@@ -21,6 +21,8 @@ MOST_BYTES = 1024 * 1024
 """The longest answer that is kept."""
 KEPT_BYTES = 64 * 1024 * 1024
 KEPT_SECONDS = 86400.0
+_OVERHEAD = 1024
+"""Bytes that an answer takes beside its own."""
 _KEY = re.compile(rb"[!-~]{1,255}")
 
 
@@ -54,6 +56,11 @@ class Kept:
         if self.body is None:
             raise _conflict("the answer to this Idempotency-Key was too long to be kept: use another", "too_long")
         return bytes(self.body)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return len(self.body or b"") + sum(len(name) + len(value) for name, value in self.headers) + _OVERHEAD
 
     @property
     def is_whole(self) -> bool:
@@ -99,7 +106,7 @@ class Answers:
         if not kept.is_whole:
             self.forget(owner, key)
             return
-        self._size += len(kept.body or b"")
+        self._size += kept.size
         while self._size > self._most:
             oldest = next((at for at, one in self._kept.items() if one.is_whole and one is not kept), None)
             if oldest is None:
@@ -113,7 +120,7 @@ class Answers:
     def _forget(self, at: tuple[str, bytes]) -> None:
         kept = self._kept.pop(at, None)
         if kept is not None and kept.is_whole:
-            self._size -= len(kept.body or b"")
+            self._size -= kept.size
 
 
 def check_key(key: bytes) -> None:

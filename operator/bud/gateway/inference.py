@@ -26,6 +26,7 @@ from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.request import Gone, Request
 from bud.gateway.splice import add_member, rename_model, unambiguous
 from bud.gateway.stream import Rewriter, TooLong
+from bud.gateway.translate.answer import read_whole
 from bud.gateway.translate.wire import Sent
 from bud.gateway.upstream import sent
 from bud.gateway.usage import Usage, cost
@@ -41,7 +42,7 @@ _MEANS_WEIGHT = 0.1
 
 
 class Means:
-    """How long the answers of each model are of late, in tokens."""
+    """How long the answers of each model of a project are of late, in tokens."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}
@@ -67,6 +68,10 @@ class Call:
     admitted: Admitted
     usage: Usage
     target: Target | None = None
+    asked: Target | None = None
+    """What was asked last, whether or not it has answered."""
+    is_cut: bool = False
+    """Whether the caller hung up, or its deadline was over."""
 
     @property
     def streams(self) -> bool:
@@ -74,7 +79,7 @@ class Call:
 
     def sent(self, target: Target) -> Sent:
         """The request for a target. Raises `Refusal` for what it cannot be asked."""
-        request = self.request
+        request, self.asked = self.request, target
         return sent(self.endpoint, self.body, self.text, target=target, id=request.id, now=request.began)
 
     @property
@@ -147,7 +152,7 @@ class Inference:
         served = find(catalog, key, where, body["model"])
         told = checked(where.endpoint, body)
         _bound(told, served)
-        thought = estimate(told, text, mean=self._means.get(served.name))
+        thought = estimate(told, text, mean=self._means.get(f"{key.project.name}/{served.name}"))
         admitted = await self._admission.admit(request, key, served, thought)
         call = Call(request, key, served, where.endpoint, body, text, admitted, Usage())
         request.facts.model = served.name
@@ -169,12 +174,13 @@ class Inference:
         seconds = min(call.served.timeout, deadline(call.request.headers))
         task = asyncio.current_task()
         assert task is not None
-        is_gone = False
+        is_gone = is_over = False
 
         def hang_up(_: object) -> None:
             nonlocal is_gone
-            is_gone = True
-            task.cancel()
+            if not is_over:
+                is_gone = True
+                task.cancel()
 
         watcher = asyncio.create_task(gone)
         watcher.add_done_callback(hang_up)
@@ -182,6 +188,7 @@ class Inference:
             async with asyncio.timeout(seconds):
                 await work
         except TimeoutError:
+            call.is_cut = True
             raise Refusal(
                 f"no answer within {seconds:.0f} s", status=504, code="timeout", headers={"x-should-retry": "true"}
             ) from None
@@ -189,8 +196,10 @@ class Inference:
             if not is_gone:
                 raise
             task.uncancel()
+            call.is_cut = True
             raise watcher.exception() or Gone from None
         finally:
+            is_over = True
             watcher.remove_done_callback(hang_up)
             watcher.cancel()
 
@@ -230,7 +239,7 @@ class Inference:
 
     async def _whole(self, call: Call, target: Target, response: Answer) -> None:
         try:
-            text = await response.read()
+            text = await read_whole(response)
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable("the model broke off its answer; try again") from error
         text = self._finished(call, target, masked(text, target.secrets))
@@ -304,14 +313,18 @@ class Inference:
         await request.tell({"type": "http.response.start", "status": status, "headers": headers})
 
     def _settle(self, call: Call) -> None:
-        """What was used takes the place of what was reserved; a request that reached no model used nothing."""
-        if call.target is None:
+        """What was used takes the place of what was reserved.
+
+        A request that nothing answered used nothing; one that was cut off before its answer, at least what it asked.
+        """
+        target = call.target or (call.asked if call.is_cut else None)
+        if target is None:
             self._admission.release(call.admitted)
             return
-        price = call.served.price or call.target.price
+        price = call.served.price or target.price
         call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.usage, price)
         if call.usage.output:
-            self._means.add(call.served.name, call.usage.output)
+            self._means.add(f"{call.key.project.name}/{call.served.name}", call.usage.output)
 
 
 def _read(text: bytes) -> Any:

@@ -6,6 +6,7 @@ Worked out key by key, so that a change costs what it changes: a cluster may hav
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -13,6 +14,8 @@ from bud.gateway.catalog import Key, Project, meters
 from bud.gateway.parsed import Item, KeyParts
 
 _Id = tuple[str, str]
+_Rank = tuple[bool, str]
+"""Of several keys with one hash the least has it: one that was made, then the oldest."""
 """Namespace and name of an APIKey."""
 _NOTHING: Mapping[str, str] = {}
 
@@ -35,7 +38,8 @@ class Keys:
         self._in: dict[str, set[str]] = defaultdict(set)
         self._secrets: dict[_Id, Mapping[str, str]] = {}
         self._made: dict[_Id, tuple[Key, ...]] = {}
-        self._claims: dict[str, list[_Id]] = {}
+        self._claims: dict[str, list[tuple[_Rank, _Id]]] = {}
+        self._ranks: dict[_Id, _Rank] = {}
         self._due: dict[_Id, None] = {}
         self._contested: set[str] = set()
         self._told: dict[_Id, str] = {}
@@ -95,7 +99,7 @@ class Keys:
         """Objects, and what is wrong with them."""
         found = [(_called(at), text) for at, text in sorted(self._told.items())]
         for digest in sorted(self._contested):
-            owner, *late = self._claims[digest]
+            owner, *late = (at for _, at in self._claims[digest])
             text = f"its hash is that of {_called(owner)}: the key is that one's"
             found += [(_called(at), text) for at in late]
         for namespace, rivals in sorted(self._claimed.items()):
@@ -106,7 +110,8 @@ class Keys:
 
     def _work_out(self, at: _Id) -> None:
         for key in self._made.pop(at, ()):
-            self._claims[key.hash].remove(at)
+            claims = self._claims[key.hash]
+            del claims[bisect_left(claims, (self._ranks[at], at))]
             self._settle(key.hash)
         self._told.pop(at, None)
         item = self._items.get(at)
@@ -124,8 +129,9 @@ class Keys:
                 return
             hashes = ((hashlib.sha256(given.encode()).hexdigest(), None),)
         made = self._made[at] = _made(item.name, item.what, project, hashes)
+        self._ranks[at] = item.what.brought, item.created
         for key in made:
-            self._claims.setdefault(key.hash, []).append(at)
+            insort(self._claims.setdefault(key.hash, []), (self._ranks[at], at))
             self._settle(key.hash)
 
     def _settle(self, digest: str) -> None:
@@ -136,15 +142,7 @@ class Keys:
         if not claims:
             del self._claims[digest], self._accepted[digest]
             return
-        if len(claims) > 1:
-            claims.sort(key=self._rank)
-        self._accepted[digest] = next(key for key in self._made[claims[0]] if key.hash == digest)
-
-    def _rank(self, at: _Id) -> tuple[bool, str, _Id]:
-        item = self._items.get(at)
-        # One that is gone, or no longer of that hash, is about to be worked out.
-        brought = isinstance(item.what, KeyParts) and item.what.brought if item is not None else True
-        return brought, item.created if item is not None else "", at
+        self._accepted[digest] = next(key for key in self._made[claims[0][1]] if key.hash == digest)
 
 
 def _called(at: _Id) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bud.gateway.refusal import Invalid
 
+_MOST_PARTS = 100
 _HEAD_BYTES = 8192
 _BOUNDARY = re.compile(
     rb"""multipart/form-data[ \t]*;[ \t]*boundary=("?)([A-Za-z0-9'()+_,./:=?-]{1,70})\1"""
@@ -58,6 +59,7 @@ class Scanner:
 
     def __init__(self, mark: bytes) -> None:
         self.ended = False
+        self._parts = 0
         self._mark = b"--" + mark
         # A delimiter begins with the end of the line before it, and the first one has none.
         self._text = b"\r\n"
@@ -97,6 +99,9 @@ class Scanner:
         at = self._text.find(b"\r\n\r\n", 0, _HEAD_BYTES)
         if at >= 0:
             head, self._text, self._state = self._text[:at], self._text[at + 4 :], "body"
+            self._parts += 1
+            if self._parts > _MOST_PARTS:
+                raise _unread(f"it has more than {_MOST_PARTS} parts")
             yield _part(head)
         elif len(self._text) >= _HEAD_BYTES:
             raise _unread(f"the headers of a part have at most {_HEAD_BYTES} bytes")

@@ -20,7 +20,7 @@ from bud.gateway.refusal import Unavailable
 log = logging.getLogger("bud.gateway")
 
 MOST_HELD = 1000
-"""Requests that may wait at once."""
+"""Requests that may wait at once; a quarter of them for one name."""
 _AGAIN_SECONDS = 1.0
 
 Note = Callable[[str], Awaitable[None]]
@@ -37,7 +37,7 @@ class Naps:
         self._catalog = catalog
         self._note = note
         self._most = most
-        self._held = 0
+        self._held: Counter[tuple[str, str]] = Counter()
         self._using: Counter[str] = Counter()
         self._used: dict[str, float] = {}
         self._noted: dict[str, float] = {}
@@ -52,6 +52,9 @@ class Naps:
     @contextlib.contextmanager
     def use(self, served: Served) -> Iterator[None]:
         """What sleeps is kept awake while the block runs."""
+        if self._note is None:
+            yield
+            return
         ids = {target.nap.id: target.nap.seconds for target in served.targets if target.nap is not None}
         self._used |= ids
         self._using.update(ids.keys())
@@ -65,16 +68,19 @@ class Naps:
         """The same name once something answers to it. Raises `Unavailable` when too many wait already."""
         if self._note is None or any(target.urls for target in served.targets):
             return served
-        if self._held >= self._most:
+        name = namespace, served.name
+        if self._held.total() >= self._most or self._held[name] >= max(1, self._most // 4):
             raise Unavailable(f"model '{served.name}' is being woken, and too many wait for it; try again later")
-        self._held += 1
+        self._held[name] += 1
         try:
             while not any(target.urls for target in served.targets):
                 await self._news.wait()
                 served = self._catalog().served(namespace, served.name) or served
             return served
         finally:
-            self._held -= 1
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
 
     async def run(self) -> None:
         """Writes the notes, for as long as the gateway lives."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from bud.api.provider import ProviderSpec
 from bud.api.route import RouteSpec
 from bud.gateway.catalog import Meter, Project, Spending, meters
 from bud.kube.kinds import OWNER_NAME, child_name
+from bud.kube.times import moment
 
 Raw = Mapping[str, Any]
 Name = tuple[str, str, str]
@@ -95,13 +95,16 @@ def parsed(kind: str, raw: Raw) -> Item:
         what = _READERS[kind](raw)
     except _Unreadable as error:
         troubles = (str(error),)
+    except (ValueError, ArithmeticError) as error:
+        # Never what it said before: that may be what was just taken back.
+        troubles = (f"it cannot be read: {error}; the object is left out",)
     created = metadata.get("creationTimestamp") or ""
     return Item(kind, metadata.get("namespace", ""), metadata["name"], created, what, troubles)
 
 
 def epoch(text: str | None) -> float | None:
-    """Seconds since 1970 of a moment in RFC 3339."""
-    return datetime.fromisoformat(text).timestamp() if text else None
+    """Seconds since 1970 of a moment in RFC 3339. Raises `ValueError`."""
+    return moment(text).timestamp() if text else None
 
 
 def _project(raw: Raw) -> Project:
@@ -111,7 +114,7 @@ def _project(raw: Raw) -> Project:
 
 def _api_key(raw: Raw) -> KeyParts:
     spec, metadata = _spec(APIKeySpec, raw), raw["metadata"]
-    uid = str(metadata.get("uid") or metadata["name"])
+    uid = str(metadata.get("uid") or _name_of(metadata))
     hashes: tuple[tuple[str, float | None], ...]
     if spec.hash is not None:
         hashes = ((spec.hash, None),)
@@ -129,6 +132,12 @@ def _api_key(raw: Raw) -> KeyParts:
         brought=spec.hash is not None,
         revoked=spec.revoked,
     )
+
+
+def _name_of(metadata: Raw) -> str:
+    """What is a key's own, where there is no uid, as in files."""
+    namespace = metadata.get("namespace", "default")
+    return str(metadata["name"] if namespace == "default" else f"{namespace}/{metadata['name']}")
 
 
 def _engine(raw: Raw) -> Engine:

@@ -170,7 +170,9 @@ class Relay:
                     hopeless.add(target.id)
             finally:
                 self.board.end(url)
-            self.board.failed(url, now=now())
+            # Credentials and limits are one account's, and an address may be several projects'.
+            if refusal.code not in _NEVER_THERE and refusal.status != 429:
+                self.board.failed(url, now=now())
         raise refusal
 
     async def _open(self, served: Served, visit: Visit, at: Attempt) -> aiohttp.ClientWebSocketResponse | Refusal:

@@ -31,7 +31,7 @@ local function read(key, span, limit, carries, window)
   return window, 0
 end
 local function write(key, span, limit, window, used)
-  local seconds = span * (math.floor(used / limit) + 2)
+  local seconds = math.min(span * (math.floor(used / limit) + 2), 31536000)
   redis.call('SET', key, text(window) .. ' ' .. text(used), 'EX', text(seconds))
 end
 local now = tonumber(ARGV[1])

@@ -12,6 +12,8 @@ _MODEL = re.compile(rb'("model"\s*:\s*)("(?:[^"\\]|\\.)*")')
 """A member called model: within a string its quotes would be escaped."""
 _MANY = 64
 """Of an object with more members than any request needs, looking for each would take long."""
+_LONG = 256 * 1024
+"""In bytes: so does looking through a text as long."""
 
 
 def add_member(text: bytes, name: str, value: Mapping[str, Any]) -> bytes:
@@ -28,7 +30,12 @@ def unambiguous(text: bytes, read: Mapping[str, Any]) -> bytes:
 
     Names of members are ASCII, so they are told twice only in plain letters, or by an escape of such a letter.
     """
-    if len(read) > _MANY or b"\\u00" in text or any(text.count(b'"%b"' % name.encode()) > 1 for name in read):
+    if (
+        len(read) > _MANY
+        or len(text) > _LONG
+        or b"\\u00" in text
+        or any(text.count(b'"%b"' % name.encode()) > 1 for name in read)
+    ):
         return orjson.dumps(read)
     return text
 

@@ -29,10 +29,20 @@ class Splitter:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._more = list[bytes]()
+        self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Events that are now whole, without the empty line at their end."""
-        text = self._rest + chunk if self._rest else chunk
+        if self._rest and b"\n" not in chunk:
+            # An event that comes in many pieces is put together once.
+            self._more.append(chunk)
+            self._size += len(chunk)
+            if self._size > _MOST:
+                raise TooLong
+            return []
+        text = b"".join((self._rest, *self._more, chunk)) if self._rest else chunk
+        self._more, self._size = [], 0
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n")
         *whole, self._rest = text.split(b"\n\n")

@@ -10,6 +10,9 @@ from typing import Any
 from bud.gateway.catalog import Price
 from bud.gateway.prices import Published
 
+MOST_TOKENS = 100_000_000
+"""No request of which an upstream tells more is believed."""
+
 
 @dataclass(slots=True)
 class Usage:
@@ -19,13 +22,22 @@ class Usage:
     output: int | None = None
     cached: int = 0
 
-    def read(self, told: Mapping[str, Any] | None) -> None:
-        """From the `usage` object of chat, completions, embeddings or responses."""
-        if told:
-            self.input = told.get("prompt_tokens", told.get("input_tokens", self.input))
-            self.output = told.get("completion_tokens", told.get("output_tokens", self.output or 0))
-            details = told.get("prompt_tokens_details") or told.get("input_tokens_details") or {}
-            self.cached = details.get("cached_tokens") or 0
+    def read(self, told: object) -> None:
+        """From the `usage` object of chat, completions, embeddings or responses; what cannot be meant says nothing."""
+        if not isinstance(told, dict) or not told:
+            return
+        self.input = _count(told, "prompt_tokens", "input_tokens", other=self.input)
+        self.output = _count(told, "completion_tokens", "output_tokens", other=self.output or 0)
+        details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
+        cached = _count(details, "cached_tokens", other=0) if isinstance(details, dict) else 0
+        self.cached = min(cached or 0, self.input or 0)
+
+
+def _count(told: Mapping[str, Any], *names: str, other: int | None) -> int | None:
+    """An upstream is not trusted: what it says is taken off limits and budgets."""
+    found = next((told[name] for name in names if name in told), None)
+    is_meant = isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= MOST_TOKENS
+    return found if is_meant else other
 
 
 def priced(price: Price | Published | None, usage: Usage) -> Decimal | None:

@@ -7,7 +7,7 @@ import datetime
 
 def moment(text: str) -> datetime.datetime:
     """Raises `ValueError` for what is no time."""
-    found = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    found = datetime.datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
     return found if found.tzinfo is not None else found.replace(tzinfo=datetime.UTC)
 
 

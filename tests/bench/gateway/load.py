@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 _END = b"0\r\n\r\n"
+_LONGEST_SECONDS = 30.0
 
 
 @dataclass
@@ -31,6 +32,10 @@ class _Caller(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._waiting: asyncio.Future[tuple[bool, float, float]] | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._transport.is_closing()
 
     def ask(self, request: bytes) -> asyncio.Future[tuple[bool, float, float]]:
         self._seen, self._tail, self._first, self._length = 0, b"", 0.0, -1
@@ -65,16 +70,24 @@ class _Caller(asyncio.Protocol):
             self._waiting.set_result((False, 0.0, time.perf_counter()))
 
 
+async def _connected(port: int) -> _Caller:
+    return (await asyncio.get_running_loop().create_connection(_Caller, "127.0.0.1", port))[1]
+
+
 async def load(port: int, request: bytes, *, connections: int, seconds: float, rate: float = 0.0) -> Run:
     """Runs callers for a while; with `rate`, requests begin at fixed moments whatever became of those before."""
-    run, loop = Run(), asyncio.get_running_loop()
+    run = Run()
     free = asyncio.Queue[_Caller]()
+
     for _ in range(connections):
-        free.put_nowait((await loop.create_connection(_Caller, "127.0.0.1", port))[1])
+        free.put_nowait(await _connected(port))
     start = time.perf_counter()
 
     async def one(caller: _Caller, begun: float) -> None:
-        ok, first, end = await caller.ask(request)
+        if caller.is_closed:  # some servers end a connection after a while
+            caller = await _connected(port)
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            ok, first, end = await caller.ask(request)
         run.failed += not ok
         run.whole.append(end - begun)
         run.first.append(first - begun)

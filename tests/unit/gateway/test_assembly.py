@@ -148,3 +148,30 @@ def served(*slices: dict[str, Any]) -> Served:
 def test_a_deployment_is_reached_at_the_pods_that_are_ready(slices: list[dict[str, Any]], urls: list[str]) -> None:
     target = served(*slices).targets[0]
     assert (list(target.urls), target.ready) == (urls, bool(urls))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"hash": "b" * 64, "expiresAt": "2026-11-22T12:00:00+99:99"}, id="no such offset"),
+        pytest.param({"hash": "b" * 64, "expiresAt": "0000-01-01T00:00:00Z"}, id="no such year"),
+        pytest.param({"hash": "b" * 64, "budget": {"amount": "abc"}}, id="no amount"),
+        pytest.param({"hash": "b" * 64, "budget": {"amount": "NaN"}}, id="not a number"),
+    ],
+)
+def test_a_key_that_can_no_longer_be_read_is_no_longer_accepted(spec: dict[str, Any]) -> None:
+    assembly = Assembly(Reach(), in_cluster=True)
+    assembly.put(None, item("Project", "", "a", spec={"namespace": "a"}))
+    before = item("APIKey", "a", "k", spec={"hash": "b" * 64})
+    assembly.put(None, before)
+    assert list(settled(assembly).catalog.keys) == ["b" * 64]
+    assembly.put(before, item("APIKey", "a", "k", spec=spec))
+    built = settled(assembly)
+    assert (list(built.catalog.keys), len(built.troubles)) == ([], 1)
+
+
+def test_times_are_read_in_small_letters_too() -> None:
+    assembly = Assembly(Reach(), in_cluster=True)
+    assembly.put(None, item("Project", "", "a", spec={"namespace": "a"}))
+    assembly.put(None, item("APIKey", "a", "k", spec={"hash": "b" * 64, "expiresAt": "2026-11-22t12:00:00z"}))
+    assert settled(assembly).catalog.keys["b" * 64].ends == 1795348800.0

@@ -96,7 +96,7 @@ def test_an_old_key_ends_when_its_overlap_does_and_both_with_the_object() -> Non
 def test_a_key_and_its_project_are_both_counted() -> None:
     project = made("Project", "team", {"namespace": "ns", "limits": {"tokensPerDay": 5}})
     key = built(project, made("APIKey", "k", {"hash": HASH, "limits": {"requestsPerMinute": 7}})).catalog.keys[HASH]
-    assert [(meter.id, meter.limit) for meter in key.meters] == [("key/k/rm", 7), ("project/team/td", 5)]
+    assert [(meter.id, meter.limit) for meter in key.meters] == [("key/ns/k/rm", 7), ("project/team/td", 5)]
 
 
 def test_credentials_of_a_provider_are_its_headers() -> None:

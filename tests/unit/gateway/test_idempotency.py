@@ -34,7 +34,7 @@ def test_keys_belong_to_who_sent_them() -> None:
 
 
 def test_the_oldest_answers_are_forgotten_when_there_are_too_many() -> None:
-    answers = Answers(most=250)
+    answers = Answers(most=2500)
     for number in range(4):
         keep(answers, b"%d" % number, b"x" * 100, now=float(number))
     assert [answers.find("alice", b"%d" % number, now=5.0) is not None for number in range(4)] == [

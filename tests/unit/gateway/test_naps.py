@@ -106,7 +106,7 @@ def test_callers_are_held_until_something_answers() -> None:
 
 
 def test_of_too_many_the_last_are_refused_and_who_leaves_makes_room() -> None:
-    world = World(most=2)
+    world = World(most=8)
 
     async def test() -> None:
         held = [asyncio.create_task(world.naps.awake(ASLEEP, "team")) for _ in range(2)]
@@ -129,3 +129,20 @@ def test_without_a_place_for_notes_nobody_is_held() -> None:
         assert await Naps(Catalog, None).awake(ASLEEP, "team") == ASLEEP
 
     run(test())
+
+
+def test_one_name_that_never_wakes_leaves_room_for_others() -> None:
+    world = World(most=8)
+
+    async def test() -> None:
+        held = [asyncio.create_task(world.naps.awake(ASLEEP, "team")) for _ in range(2)]
+        await asyncio.sleep(1)
+        with pytest.raises(Unavailable, match="too many wait"):
+            await world.naps.awake(ASLEEP, "team")
+        other = asyncio.create_task(world.naps.awake(ASLEEP, "another"))
+        await asyncio.sleep(1)
+        assert not other.done()
+        for one in (*held, other):
+            one.cancel()
+
+    within(world, test)

@@ -17,6 +17,24 @@ _STRANGE = (LookupError, TypeError, ValueError, AttributeError)
 """What comes of an answer that is not as the provider documents it."""
 
 
+MOST_BYTES = 128 * 1024 * 1024
+"""The longest answer that is read as a whole: vectors for some thousand inputs."""
+
+
+async def read_whole(response: aiohttp.ClientResponse | Translated) -> bytes:
+    """The body of an answer. Raises `Unavailable` for one without end, and what reading raises."""
+    if isinstance(response, Translated):
+        return await response.read()
+    chunks, size = list[bytes](), 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MOST_BYTES:
+            response.close()
+            raise Unavailable(f"the model's answer is longer than {MOST_BYTES // (1024 * 1024)} MiB")
+    return b"".join(chunks)
+
+
 class Translated:
     """Stands in for the `ClientResponse` that it reads: the same members, as far as the gateway uses them."""
 
@@ -33,7 +51,7 @@ class Translated:
 
     async def read(self) -> bytes:
         """The whole answer. Raises `Unavailable` for one that cannot be understood."""
-        text = await self.response.read()
+        text = await read_whole(self.response)
         try:
             return orjson.dumps(self._reader.whole(orjson.loads(text)))
         except _STRANGE as error:
