@@ -25,7 +25,8 @@ def test_helm_takes_the_operator_away_and_brings_it_back_while_a_model_answers(
     before, asked = uids(world), files.log("/tiny.gguf")
 
     helm(installed, "uninstall", "bud-operator", "--wait")
-    assert not installed.get("deployments.apps,jobs,roles,pods", "-n", SYSTEM)["items"]
+    # The gateway's pods serve on for a while, lest a caller be cut off.
+    eventually(lambda: _nothing_left(installed))
     assert not any(item["metadata"].get("finalizers") for item in world.find("bmodel"))
     assert completion(world, "chat")["usage"]["completion_tokens"] == 5
     world.kubectl("delete", "bmodel", "spare", "--timeout=30s")
@@ -47,3 +48,8 @@ def uids(world: World) -> set[str]:
 
 def held(world: World) -> None:
     assert FINALIZER in world.get("bmodel", "tiny")["metadata"].get("finalizers", [])
+
+
+def _nothing_left(cluster: Cluster) -> None:
+    left = cluster.get("deployments.apps,jobs,roles,pods", "-n", SYSTEM)["items"]
+    assert not left, [item["metadata"]["name"] for item in left]

@@ -11,7 +11,7 @@ from bud.api.base import Resource
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 
-_MONEY = r"^[0-9]+(\.[0-9]{1,12})?$"
+_MONEY = r"^[0-9]{1,12}(\.[0-9]{1,12})?$"
 
 
 def _amount(value: str | int) -> str | int:
@@ -27,6 +27,7 @@ Money = Annotated[
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "maxLength": 32,
+            "maximum": 999_999_999_999,
             "minimum": 0,
             "pattern": _MONEY,
             "x-kubernetes-int-or-string": True,

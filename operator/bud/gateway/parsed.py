@@ -95,7 +95,7 @@ def parsed(kind: str, raw: Raw) -> Item:
         what = _READERS[kind](raw)
     except _Unreadable as error:
         troubles = (str(error),)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, TypeError, AttributeError, LookupError) as error:
         # Never what it said before: that may be what was just taken back.
         troubles = (f"it cannot be read: {error}; the object is left out",)
     created = metadata.get("creationTimestamp") or ""
@@ -132,6 +132,27 @@ def _api_key(raw: Raw) -> KeyParts:
         brought=spec.hash is not None,
         revoked=spec.revoked,
     )
+
+
+def _provider(raw: Raw) -> ProviderSpec:
+    """With the rules that the API server would see to."""
+    spec = _spec(ProviderSpec, raw)
+    if spec.base_url is None and spec.kind in ("OpenAICompatible", "AzureOpenAI"):
+        raise _Unreadable(f"spec.baseURL is needed for kind {spec.kind}: set it; the object is left out")
+    if spec.region is None and spec.kind == "Bedrock":
+        raise _Unreadable("spec.region is needed for kind Bedrock: set it, as in us-east-1; the object is left out")
+    return spec
+
+
+def _route(raw: Raw) -> RouteSpec:
+    """With the rules that the API server would see to."""
+    spec = _spec(RouteSpec, raw)
+    for field, targets in (("targets", spec.targets), ("fallbacks", spec.fallbacks)):
+        for number, target in enumerate(targets):
+            if (target.deployment_ref is None) == (target.provider_ref is None):
+                text = "set exactly one of deploymentRef or providerRef; the object is left out"
+                raise _Unreadable(f"spec.{field}[{number}]: {text}")
+    return spec
 
 
 def _name_of(metadata: Raw) -> str:
@@ -184,8 +205,8 @@ _READERS: Mapping[str, Callable[[Raw], Any]] = MappingProxyType(
     {
         "Project": _project,
         "APIKey": _api_key,
-        "Provider": lambda raw: _spec(ProviderSpec, raw),
-        "Route": lambda raw: _spec(RouteSpec, raw),
+        "Provider": _provider,
+        "Route": _route,
         "Deployment": _engine,
         "EndpointSlice": _pods,
         "Secret": _secret,

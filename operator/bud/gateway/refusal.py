@@ -119,6 +119,8 @@ class Unavailable(Refusal):
 
 def of_status(status: int, message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
     """The refusal that tells of an upstream's own error, whose status stays unless it speaks of its credentials."""
+    if not 200 <= status < 600:
+        return Unavailable(f"the model answered with status {status}, which there is not")
     if status in (401, 403):
         words = "the provider refuses the gateway's credentials; ask who runs it"
         return Unavailable(words, code="provider_credentials")
