@@ -110,7 +110,7 @@ class KeyHash(Status):
 class APIKeyStatus(Status):
     """What is known of the key; never the key itself."""
 
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status answers.")
+    observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
     phase: APIKeyPhase | None = Field(None, description="Active, Expired or Revoked.")
     secret_name: ShortText = Field("", description="Secret that holds the key, as `key`.")
     hint: Annotated[str, Field(max_length=32)] = Field("", description="How the key begins, to tell it from others.")

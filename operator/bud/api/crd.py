@@ -15,6 +15,9 @@ from bud.api.base import GROUP, VERSION, Kind, rules
 
 Schema = dict[str, Any]
 
+_UNSEEN: Schema = {"default": {"observedGeneration": -1}}
+"""A status that nobody has written yet: without it, whatever follows kstatus takes a new object for ready
+(https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md)."""
 _DROPPED = ("title", "$defs", "discriminator")
 
 
@@ -55,7 +58,7 @@ def _version(kind: Kind) -> Schema:
     version: Schema = {"name": VERSION, "served": True, "storage": True}
     subresources: Schema = {}
     if kind.status is not None:
-        properties["status"] = _without_defaults(_structural(kind.status))
+        properties["status"] = _without_defaults(_structural(kind.status)) | _UNSEEN
         subresources["status"] = {}
     if kind.scale is not None:
         subresources["scale"] = kind.scale

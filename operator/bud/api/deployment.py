@@ -306,7 +306,7 @@ class EffectiveResources(Status):
 class DeploymentStatus(Status):
     """What is known of the served model."""
 
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status answers.")
+    observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
     phase: DeploymentPhase | None = Field(None, description="Pending, Deploying, Active, Scaling, Failed or Stopped.")
     endpoint_url: Annotated[str, Field(max_length=1024)] = Field(
         "", alias="endpointURL", description="OpenAI-compatible base URL within the cluster."

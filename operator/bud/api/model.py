@@ -294,7 +294,7 @@ class AdapterFound(Status):
 class ModelStatus(Status):
     """What is known of the weights."""
 
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status answers.")
+    observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
     phase: ModelPhase | None = Field(None, description="Downloading, Available, Error or Deleting.")
     progress: Progress | None = Field(None, description="How far the download is.")
     size: Annotated[str, Field(max_length=32)] = Field(

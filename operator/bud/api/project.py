@@ -40,7 +40,7 @@ class UsageSummary(Status):
 class ProjectStatus(Status):
     """What is known of the project."""
 
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status answers.")
+    observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
     namespace: ShortText = Field("", description="The namespace that is the project's.")
     usage: UsageSummary | None = Field(None, description="What was used this month.")
     conditions: Conditions = ()

@@ -92,7 +92,7 @@ class ProviderSpec(Resource):
 class ProviderStatus(Status):
     """What is known of the provider."""
 
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status answers.")
+    observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
     phase: ProviderPhase | None = Field(None, description="Healthy or Unhealthy.")
     conditions: Conditions = ()
 

@@ -74,7 +74,7 @@ class RouteSpec(Resource):
 class RouteStatus(Status):
     """What is known of the route."""
 
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status answers.")
+    observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
     conditions: Conditions = ()
 
 
