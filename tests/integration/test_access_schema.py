@@ -64,6 +64,7 @@ def test_these_are_taken(kinds: Cluster, kind: str, spec: dict[str, Any] | None)
         ("Provider", {"kind": "OpenAICompatible", "models": MODELS}, "baseURL is needed for this kind"),
         ("Provider", {"kind": "Bedrock", "models": MODELS}, "Bedrock needs region"),
         ("Provider", {"kind": "OpenAI", "baseURL": "x.org", "models": MODELS}, "spec.baseURL"),
+        ("Provider", {"kind": "OpenAI", "baseURL": "https://me:word@x.org/v1", "models": MODELS}, "spec.baseURL"),
         ("Provider", {"kind": "OpenAI", "models": [{"name": "m", "pricing": {"perRequest": "1e3"}}]}, "perRequest"),
         ("Route", None, "spec: Required"),
         ("Route", {"targets": []}, "spec.targets"),

@@ -31,7 +31,7 @@ Capability = Literal[
     "chat", "completion", "embedding", "classification", "rerank", "image_generation", "transcription", "translation",
     "speech", "document", "realtime", "function_calling", "vision",
 ]  # fmt: skip
-BaseUrl = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")]
+BaseUrl = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 
 
 class ProviderModel(Resource):
@@ -66,7 +66,8 @@ class ProviderSpec(Resource):
     base_url: BaseUrl | None = Field(
         None,
         alias="baseURL",
-        description="Address of the API, up to and including /v1 where it has that. Default: the provider's own.",
+        description="Address of the API, up to and including /v1 where it has that. No user or password: those are credentials. Default: "
+        "the provider's own.",
     )
     credentials_secret_ref: NameRef | None = Field(
         None,

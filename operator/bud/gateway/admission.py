@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -84,14 +85,10 @@ class Admission:
     async def take(self, request: Request, key: Key, *, tokens: int = 0) -> Grant:
         """A part of `admit`: by limits alone. Raises `Limited`."""
         now, request.untaken = request.began, ()
-        try:
-            if self._over_all is None or not key.meters:
-                grant = self._counters.take(key.meters, tokens=tokens, now=now, times=self._times)
-            else:
-                grant = await self._over_all.take(key.meters, tokens=tokens, now=now)
-        except Limited:
-            request.states = self._counters.look(key.meters, now=now)
-            raise
+        if self._over_all is None or not key.meters:
+            grant = self._counters.take(key.meters, tokens=tokens, now=now, times=self._times)
+        else:
+            grant = await self._over_all.take(key.meters, tokens=tokens, now=now)
         request.states = grant.states
         return grant
 
@@ -103,7 +100,7 @@ class Admission:
 
     def look(self, request: Request, key: Key) -> None:
         """What the answer may tell of limits until something is taken: as far as is known without asking."""
-        request.untaken, request.states = key.meters, self._counters.look(key.meters, now=request.began)
+        request.untaken, request.known = key.meters, partial(self._counters.look, key.meters, now=request.began)
 
     async def look_again(self, request: Request) -> None:
         """The same for an answer that takes nothing: asked, if what is known is old."""

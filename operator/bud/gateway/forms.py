@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from bud.gateway.admission import Admission, Admitted
 from bud.gateway.asks import FORMS, check_form
 from bud.gateway.catalog import Catalog, Key, Target
+from bud.gateway.cut import Cut
 from bud.gateway.estimate import NOTHING
 from bud.gateway.idempotency import Kept, digest_of
 from bud.gateway.inference import Call, Inference, deadline
@@ -66,8 +67,7 @@ class Form:
         """Bytes of the caller's own `model`, with all that belongs to it."""
         self._kept = tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115  `close` ends it
         self._kept_size = 0
-        self._over = asyncio.Event()
-        self._fault: Exception | None = None
+        self.cut = Cut()
 
     def close(self) -> None:
         """Forgets what was kept."""
@@ -107,8 +107,8 @@ class Form:
             return {}
         return {"content-length": str(int(told) - self._left_out + len(self._own(target)))}
 
-    async def sent(self, target: Target) -> AsyncIterator[bytes]:
-        """The form for a target. A fault of the form is not raised here: `gone` tells of it."""
+    async def sent(self, target: Target) -> AsyncGenerator[bytes, None]:
+        """The form for a target. A fault of the form is not raised here: `cut` tells of it."""
         yield self._own(target)
         at = 0
         while at < self._kept_size:
@@ -123,20 +123,10 @@ class Form:
                 if self.again:
                     self._keep(piece)
             except Exception as fault:
-                self._fault = fault
-                self._over.set()
+                self.cut.off(fault)
                 await asyncio.Event().wait()
             if piece:
                 yield piece
-
-    async def gone(self, request: Request) -> None:
-        """Returns when the caller has hung up, and raises what is wrong with the form."""
-        if not self.ended:
-            await self._over.wait()
-        if self._fault is not None and not isinstance(self._fault, Gone):
-            raise self._fault
-        if self._fault is None:
-            await request.gone()
 
     async def _next(self) -> bytes:
         """More of the form, without `model`."""
@@ -211,7 +201,6 @@ class Form:
             raise Invalid("file is required", param="file", code="missing_required_parameter")
         out += b"--" + self.mark + b"--" + self._scanner.rest
         self.ended = True
-        self._over.set()
 
     def _on_disk(self, piece: bytes) -> bool:
         return self._kept_size + len(piece) > KEPT_BYTES
@@ -280,7 +269,7 @@ class Uploads:
             raise Invalid("model is required", param="model", code="missing_required_parameter")
         served = find(catalog, key, where, name)
         admitted = Admitted(grant, await self._admission.reserve(request, key, served, NOTHING), NOTHING)
-        call = Call(request, key, served, where.endpoint, form.fields, b"", admitted, Usage())
+        call = Call(request, key, served, where.endpoint, form.fields, b"", admitted, Usage(), cut=form.cut)
         request.facts.model = served.name
         headers = {
             "content-type": content_type(form.mark),
@@ -295,7 +284,7 @@ class Uploads:
             again=lambda: form.again,
             trace=request.trace,
         )
-        await self._inference.relay(call, errand, form.gone(request))
+        await self._inference.relay(call, errand)
 
 
 def _seconds(request: Request) -> float:

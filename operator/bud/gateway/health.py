@@ -10,9 +10,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
-import aiohttp
-
 from bud.gateway.catalog import Catalog, Target
+from bud.gateway.client import Client
 from bud.gateway.exposition import head, labels, sample
 from bud.gateway.route import Board
 
@@ -77,18 +76,17 @@ class Health:
             self._board.failed(url, now=asyncio.get_running_loop().time())
 
 
-def asking(session_to: Callable[[Target], aiohttp.ClientSession]) -> Probe:
+def asking(client_to: Callable[[Target], Client]) -> Probe:
     """Asks for the list of models: any answer will do but a fault, a limit, or a redirect, which is not followed."""
 
     async def probe(target: Target, url: str) -> bool:
-        timeout = aiohttp.ClientTimeout(total=_SECONDS)
         try:
-            async with session_to(target).get(
-                f"{url}/models{target.query}", headers=target.headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                return not 300 <= response.status < 400 and response.status != 429 and response.status < 500
-        except (aiohttp.ClientError, OSError):  # a timeout is an OSError, too
+            async with asyncio.timeout(_SECONDS):
+                reply = await client_to(target).ask("GET", f"{url}/models{target.query}", headers=target.headers)
+        except OSError:  # a timeout is one, too
             return False
+        reply.close()
+        return not 300 <= reply.status < 400 and reply.status != 429 and reply.status < 500
 
     return probe
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import aiohttp
 import orjson
 
 from bud.gateway.admission import Admission, Admitted
 from bud.gateway.asks import check, checked
 from bud.gateway.catalog import Catalog, Key, Served, Target
+from bud.gateway.cut import Cut
 from bud.gateway.estimate import estimate
 from bud.gateway.events import Typed
 from bud.gateway.idempotency import digest_of
@@ -21,6 +23,7 @@ from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.naps import Naps
 from bud.gateway.paths import Place
+from bud.gateway.protocol import watch
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.request import Gone, Request
@@ -70,8 +73,7 @@ class Call:
     target: Target | None = None
     asked: Target | None = None
     """What was asked last, whether or not it has answered."""
-    is_cut: bool = False
-    """Whether the caller hung up, or its deadline was over."""
+    cut: Cut = field(default_factory=Cut)
 
     @property
     def streams(self) -> bool:
@@ -157,51 +159,21 @@ class Inference:
         call = Call(request, key, served, where.endpoint, body, text, admitted, Usage())
         request.facts.model = served.name
         errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES], trace=request.trace)
-        await self.relay(call, errand, request.gone())
+        await self.relay(call, errand)
 
-    async def relay(self, call: Call, errand: Errand, gone: Coroutine[Any, Any, None]) -> None:
+    async def relay(self, call: Call, errand: Errand) -> None:
         """Sends what is to be sent, answers with the answer, and settles what it took.
 
-        `gone` returns when the caller has hung up; what it raises is raised here.
+        It ends when `call.cut` says so, when the caller hangs up or when its deadline is over.
         """
+        cut, seconds = call.cut, min(call.served.timeout, deadline(call.request.headers))
+        timer = asyncio.get_running_loop().call_later(seconds, _over, cut, seconds)
         try:
-            await self._until(gone, call, self._relayed(call, errand))
+            watch(call.request.scope, partial(cut.off, Gone()))
+            await cut.run(self._relayed(call, errand))
         finally:
+            timer.cancel()
             self._settle(call)
-
-    async def _until(self, gone: Coroutine[Any, Any, None], call: Call, work: Coroutine[Any, Any, None]) -> None:
-        """Works until the answer is out, the caller hangs up, or the caller's deadline is over."""
-        seconds = min(call.served.timeout, deadline(call.request.headers))
-        task = asyncio.current_task()
-        assert task is not None
-        is_gone = is_over = False
-
-        def hang_up(_: object) -> None:
-            nonlocal is_gone
-            if not is_over:
-                is_gone = True
-                task.cancel()
-
-        watcher = asyncio.create_task(gone)
-        watcher.add_done_callback(hang_up)
-        try:
-            async with asyncio.timeout(seconds):
-                await work
-        except TimeoutError:
-            call.is_cut = True
-            raise Refusal(
-                f"no answer within {seconds:.0f} s", status=504, code="timeout", headers={"x-should-retry": "true"}
-            ) from None
-        except asyncio.CancelledError:
-            if not is_gone:
-                raise
-            task.uncancel()
-            call.is_cut = True
-            raise watcher.exception() or Gone from None
-        finally:
-            is_over = True
-            watcher.remove_done_callback(hang_up)
-            watcher.cancel()
 
     async def _relayed(self, call: Call, errand: Errand) -> None:
         if all(target.nap is None for target in call.served.targets):
@@ -226,7 +198,8 @@ class Inference:
             waking.cancel()
 
     async def _answered(self, call: Call, errand: Errand) -> None:
-        async with self._relay.ask(call.served, errand) as (target, response):
+        with await self._relay.ask(call.served, errand) as given:
+            target, response = given.target, given.answer
             call.target = target
             call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
             kind = response.headers.get("content-type", "")
@@ -240,37 +213,32 @@ class Inference:
     async def _whole(self, call: Call, target: Target, response: Answer) -> None:
         try:
             text = await read_whole(response)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise Unavailable("the model broke off its answer; try again") from error
-        text = self._finished(call, target, masked(text, target.secrets))
-        await self._pass_on(call, response, length=len(text))
+        text, metadata = masked(text, target.secrets), None
+        told = _answer(text)
+        if told is not None:
+            call.usage.read(told.get("usage"))
+            if target.model != call.served.name:
+                text = rename_model(text, str(told.get("model")), call.served.name)
+        if call.tells_metadata:
+            metadata = call.metadata(call.usage, now=self._clock())
+            if told is not None:
+                text = add_member(text, "conduit_metadata", metadata)
+        await self._pass_on(call, response, length=len(text), metadata=metadata)
         await call.request.tell({"type": "http.response.body", "body": text})
 
     async def _binary(self, call: Call, response: Answer) -> None:
         """An answer that nobody reads on the way. Of one that breaks off, the caller sees that its end is missing."""
-        await self._pass_on(call, response, length=response.content_length)
+        await self._pass_on(call, response, length=response.length)
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in response:
                 if call.request.facts.first_at is None:
                     call.request.facts.first_at = self._clock()
                 await call.request.tell({"type": "http.response.body", "body": chunk, "more_body": True})
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise Unavailable("the model broke off its answer") from error
         await call.request.tell({"type": "http.response.body", "body": b""})
-
-    def _finished(self, call: Call, target: Target, text: bytes) -> bytes:
-        try:
-            told = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            raise Unavailable("the model answered with something that is no JSON; try again") from None
-        if not isinstance(told, dict):
-            return text
-        call.usage.read(told.get("usage"))
-        if target.model != call.served.name:
-            text = rename_model(text, str(told.get("model")), call.served.name)
-        if call.tells_metadata:
-            text = add_member(text, "conduit_metadata", call.metadata(call.usage, now=self._clock()))
-        return text
 
     async def _stream(self, call: Call, target: Target, response: Answer) -> None:
         metadata = (lambda usage: call.metadata(usage, now=self._clock())) if call.tells_metadata else None
@@ -283,31 +251,39 @@ class Inference:
         await self._pass_on(call, response)
         call.request.streams = True
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in response:
                 if out := masked(rewriter.feed(chunk), target.secrets):
                     if call.request.facts.first_at is None:
                         call.request.facts.first_at = self._clock()
                     await send({"type": "http.response.body", "body": out, "more_body": True})
             await send({"type": "http.response.body", "body": masked(rewriter.end(), target.secrets)})
-        except (aiohttp.ClientError, OSError, TooLong):
+        except (OSError, TooLong):
             raise Unavailable("the model broke off its answer", code="stream_broken") from None
         finally:
             if call.usage.output is None:
                 call.usage.output = rewriter.chunks
 
-    async def _pass_on(self, call: Call, response: Answer, *, length: int | None = None) -> None:
+    async def _pass_on(
+        self, call: Call, response: Answer, *, length: int | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         if not call.request.begun:
-            await self._begin(call, response.status, passed_on(response.headers.items()), length=length)
+            headers = passed_on(response.headers.items())
+            if length is not None:
+                headers.append((b"content-length", b"%d" % length))
+            await self._begin(call, response.status, headers, metadata=metadata)
 
     async def _begin(
-        self, call: Call, status: int, headers: Iterable[tuple[bytes, bytes]], *, length: int | None = None
+        self,
+        call: Call,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         request = call.request
-        headers = [*headers, *request.own_headers()]
+        headers += request.own_headers()
         if call.tells_metadata and call.target is not None:
-            headers += in_headers(call.metadata(call.usage, now=self._clock()))
-        if length is not None:
-            headers.append((b"content-length", b"%d" % length))
+            headers += in_headers(metadata or call.metadata(call.usage, now=self._clock()))
         request.begun = True
         request.facts.status = status
         await request.tell({"type": "http.response.start", "status": status, "headers": headers})
@@ -317,7 +293,7 @@ class Inference:
 
         A request that nothing answered used nothing; one that was cut off before its answer, at least what it asked.
         """
-        target = call.target or (call.asked if call.is_cut else None)
+        target = call.target or (call.asked if call.cut.why is not None else None)
         if target is None:
             self._admission.release(call.admitted)
             return
@@ -334,6 +310,20 @@ def _read(text: bytes) -> Any:
         raise Invalid(f"the body is not JSON: {error}", code="invalid_json") from None
 
 
+def _answer(text: bytes) -> dict[str, Any] | None:
+    """None for JSON that is no object. Raises `Unavailable` for what is no JSON."""
+    try:
+        told = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise Unavailable("the model answered with something that is no JSON; try again") from None
+    return told if isinstance(told, dict) else None
+
+
+def _over(cut: Cut, seconds: float) -> None:
+    words = f"no answer within {seconds:.0f} s"
+    cut.off(Refusal(words, status=504, code="timeout", headers={"x-should-retry": "true"}))
+
+
 def _bound(body: Mapping[str, Any], served: Served) -> None:
     """Raises `Invalid` for more tokens than any target can write."""
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
@@ -345,13 +335,13 @@ def _bound(body: Mapping[str, Any], served: Served) -> None:
 
 def deadline(headers: Mapping[bytes, bytes]) -> float:
     """The caller's, in seconds; infinite where there is none."""
-    found = []
+    least = float("inf")
     for name in _DEADLINES:
-        try:
-            found.append(float(headers.get(name, b"inf")))
-        except ValueError:
-            continue
-    return min((seconds for seconds in found if seconds > 0), default=float("inf"))
+        if name in headers:
+            with suppress(ValueError):
+                seconds = float(headers[name])
+                least = min(least, seconds) if seconds > 0 else least
+    return least
 
 
 def _headers(call: Call) -> dict[str, str]:

@@ -9,7 +9,7 @@ has passed that the newest event has set: a request costs no timer of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -43,7 +43,7 @@ _ONCE = frozenset(
 """Headers of which two readers could take different ones."""
 _PIPELINED = 16
 _LINGER_SECONDS = 2.0
-_LATE = "bud.late"
+_LATE, _GONE, _WATCHES = "bud.late", "bud.gone", "bud.watches"
 _NEVER = float("inf")
 
 
@@ -69,6 +69,13 @@ def was_late(scope: Any) -> bool:
     return _LATE in scope
 
 
+def watch(scope: MutableMapping[str, Any], hung_up: Callable[[], None]) -> None:
+    """Has this called when the caller of a request hangs up before its answer is out, or at once if it has."""
+    if _GONE in scope:
+        hung_up()
+    scope[_WATCHES] = hung_up
+
+
 class Protocol(HttpToolsProtocol):
     """One connection; `bounded` sets what it allows."""
 
@@ -90,8 +97,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        for cycle in self._before:
-            _end(cycle)
+        for cycle in (*self._before, self.cycle):
+            if cycle is not None:
+                _end(cycle)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -271,6 +279,10 @@ def _end(cycle: RequestResponseCycle) -> None:
     if not cycle.response_complete:
         cycle.disconnected = True
         cycle.message_event.set()
+        scope = cast(dict[str, Any], cycle.scope)
+        scope[_GONE] = True
+        if _WATCHES in scope:
+            scope[_WATCHES]()
 
 
 def _too_large() -> Invalid:

@@ -14,12 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
-from typing import Any, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import Generic, TypeVar
 
 import aiohttp
 import orjson
-from yarl import URL
 
 from bud.gateway.catalog import Served, Target
 from bud.gateway.connections import Connections
@@ -27,6 +26,7 @@ from bud.gateway.health import asking
 from bud.gateway.mask import mask
 from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal, Unavailable, of_status
+from bud.gateway.reply import Reply
 from bud.gateway.route import Board, order
 from bud.gateway.tracing import UNTOLD, Attempt, Trace
 from bud.gateway.translate.answer import Translated
@@ -48,7 +48,7 @@ _NEVER_THERE = frozenset({"provider_credentials", _NOT_ALLOWED})
 """Codes of what only an administrator can heal: the same target is not asked again, the next one is."""
 
 
-Answer = aiohttp.ClientResponse | Translated
+Answer = Reply | Translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,30 @@ class Errand:
     prefix: bytes = b""
     again: Callable[[], bool] = lambda: True
     trace: Trace = UNTOLD
+
+
+class Given(Generic[_A]):
+    """What a target gives, while the block runs. `close` is called at its end."""
+
+    def __init__(self, at: Attempt, answer: _A, board: Board) -> None:
+        self.target = at.target
+        self.answer = answer
+        self.close: Callable[[], None] | None = None
+        self._at = at
+        self._board = board
+
+    def __enter__(self) -> Given[_A]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._board.end(self._at.url)
+        if isinstance(error, Refusal):
+            mask(error, self.target.secrets)
+        if self.close is not None:
+            self.close()
+        self._at.__exit__(kind, error, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +110,7 @@ class Relay:
         self._own = own
         self._others = others
         self.board = board
-        self.probe = asking(lambda target: self._to(target).session)
+        self.probe = asking(lambda target: self._to(target).client)
 
     @classmethod
     def open(cls, reach: Reach) -> Relay:
@@ -100,40 +124,29 @@ class Relay:
     def _to(self, target: Target) -> Connections:
         return self._own if target.own else self._others
 
-    @asynccontextmanager
-    async def ask(self, served: Served, errand: Errand) -> AsyncIterator[tuple[Target, Answer]]:
-        """An answer below 400 in OpenAI's format, while the block runs.
+    async def ask(self, served: Served, errand: Errand) -> Given[Answer]:
+        """An answer below 400 in OpenAI's format.
 
         Raises `Refusal`: what the last one asked had to say, or `Unavailable` when none could be reached.
         """
-        ask: Callable[[Attempt], Awaitable[Any]] = partial(self._try, served, errand)
-        async with self._first(served, ask, prefix=errand.prefix, again=errand.again, trace=errand.trace) as (
-            target,
-            given,
-        ):
-            answer: Answer = given
-            raw = answer.response if isinstance(answer, Translated) else answer
-            try:
-                yield target, answer
-            except Refusal as refusal:
-                mask(refusal, target.secrets)
-                raise
-            finally:
-                raw.release() if raw.content.is_eof() else raw.close()
+        ask: Callable[[Attempt], Awaitable[Answer | Refusal]] = partial(self._try, served, errand)
+        given: Given[Answer] = await self._first(
+            served, ask, prefix=errand.prefix, again=errand.again, trace=errand.trace
+        )
+        given.close = given.answer.close
+        return given
 
     @asynccontextmanager
     async def visit(
         self, served: Served, visit: Visit
     ) -> AsyncIterator[tuple[Target, aiohttp.ClientWebSocketResponse]]:
         """A WebSocket, while the block runs. Raises `Refusal`."""
-        ask = partial(self._open, served, visit)
-        async with self._first(served, ask, trace=visit.trace) as (target, peer):
+        with await self._first(served, partial(self._open, served, visit), trace=visit.trace) as given:
             try:
-                yield target, peer
+                yield given.target, given.answer
             finally:
-                await hang_up(peer, aiohttp.WSCloseCode.GOING_AWAY)
+                await hang_up(given.answer, aiohttp.WSCloseCode.GOING_AWAY)
 
-    @asynccontextmanager
     async def _first(
         self,
         served: Served,
@@ -142,10 +155,10 @@ class Relay:
         prefix: bytes = b"",
         again: Callable[[], bool] = lambda: True,
         trace: Trace = UNTOLD,
-    ) -> AsyncIterator[tuple[Target, _A]]:
-        """What the first target that answers gives, while the block runs."""
+    ) -> Given[_A]:
+        """What the first target that answers gives."""
         now = asyncio.get_running_loop().time
-        refusal: Refusal = Unavailable(f"nothing that answers to model '{served.name}' is ready; try again later")
+        refusal: Refusal | None = None
         backoff, number, hopeless = _FIRST_BACKOFF, 0, set[str]()
         for target, url in order(served, self.board, prefix=prefix, now=now()):
             if target.id in hopeless:
@@ -156,24 +169,33 @@ class Relay:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
             number += 1
-            self.board.begin(url)
-            try:
-                with trace.attempt(target, url) as told:
-                    answer = await attempt(told)
-                    if not isinstance(answer, Refusal):
-                        self.board.worked(url)
-                        yield target, answer
-                        return
-                    told.refused(answer)
-                refusal = answer
-                if refusal.code in _NEVER_THERE:
-                    hopeless.add(target.id)
-            finally:
-                self.board.end(url)
+            answer = await self._asked(trace.attempt(target, url), attempt)
+            if isinstance(answer, Given):
+                return answer
+            refusal = answer
+            if refusal.code in _NEVER_THERE:
+                hopeless.add(target.id)
             # Credentials and limits are one account's, and an address may be several projects'.
-            if refusal.code not in _NEVER_THERE and refusal.status != 429:
+            elif refusal.status != 429:
                 self.board.failed(url, now=now())
-        raise refusal
+        raise refusal or Unavailable(f"nothing that answers to model '{served.name}' is ready; try again later")
+
+    async def _asked(self, at: Attempt, attempt: Callable[[Attempt], Awaitable[_A | Refusal]]) -> Given[_A] | Refusal:
+        self.board.begin(at.url)
+        at.__enter__()
+        try:
+            answer = await attempt(at)
+        except BaseException as error:
+            self.board.end(at.url)
+            at.__exit__(type(error), error, error.__traceback__)
+            raise
+        if not isinstance(answer, Refusal):
+            self.board.worked(at.url)
+            return Given(at, answer, self.board)
+        self.board.end(at.url)
+        at.refused(answer)
+        at.__exit__(None, None, None)
+        return answer
 
     async def _open(self, served: Served, visit: Visit, at: Attempt) -> aiohttp.ClientWebSocketResponse | Refusal:
         target = at.target
@@ -205,20 +227,23 @@ class Relay:
         if target.translator is not None and isinstance(sent.body, bytes):
             headers |= target.translator.signed(full, sent.body)
         try:
-            response = await self._to(target).session.post(
-                # As it is written: what was signed must be what is sent.
-                URL(full, encoded=target.translator is not None),
-                data=sent.body,
+            reply = await self._to(target).client.ask(
+                "POST",
+                full,
                 headers=headers,
-                allow_redirects=False,
+                body=sent.body,
+                # What was signed must be what is sent.
+                as_written=target.translator is not None,
             )
-            if response.status < 300:
-                return response if sent.reader is None else Translated(response, sent.reader, streams=sent.streams)
-            async with response:
-                told = await response.content.read(_TOLD_BYTES)
-                status, refusal = _told(response.status, told, target, headers=response.headers, path=sent.path)
-        except (aiohttp.ClientError, OSError) as error:
+            if reply.status < 300:
+                return reply if sent.reader is None else Translated(reply, sent.reader, streams=sent.streams)
+            try:
+                told = await reply.read(_TOLD_BYTES)
+            finally:
+                reply.close()
+        except OSError as error:
             return _unreached(served, target, error)
+        status, refusal = _told(reply.status, told[:_TOLD_BYTES], target, headers=reply.headers, path=sent.path)
         if _is_another_asked(status):
             return refusal
         raise refusal
@@ -238,7 +263,7 @@ def _is_another_asked(status: int) -> bool:
 
 def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
     log.warning("%s cannot be reached: %s", target.id, str(error) or repr(error))
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PermissionError):
+    if isinstance(getattr(error, "os_error", error), PermissionError):  # aiohttp tells of it in its own
         words = f"model '{served.name}' has an address that this gateway may not reach; ask who runs it"
         return Unavailable(words, code=_NOT_ALLOWED)
     return Unavailable(f"model '{served.name}' cannot be reached now; try again later")

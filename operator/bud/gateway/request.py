@@ -28,7 +28,8 @@ class Gone(Exception):
 class Request:
     """`begun` says whether an answer is on its way, and `streams` that it is one of events.
 
-    `states` are the limits to tell of, and `untaken` those of which nothing was taken; `began` is in epoch seconds.
+    `states` are the limits to tell of: until something was taken of them None, and what is `known` is told. `untaken`
+    are those of which nothing was taken. `began` is in epoch seconds.
     """
 
     scope: MutableMapping[str, Any]
@@ -38,7 +39,8 @@ class Request:
     began: float
     begun: bool = False
     streams: bool = False
-    states: tuple[State, ...] = ()
+    states: tuple[State, ...] | None = None
+    known: Callable[[], tuple[State, ...]] = tuple
     untaken: tuple[Meter, ...] = ()
     facts: Facts = field(default_factory=Facts)
     trace: Trace = UNTOLD
@@ -50,7 +52,7 @@ class Request:
 
     def own_headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer carries."""
-        return [(b"x-request-id", self.id.encode()), *headers(self.states)]
+        return [(b"x-request-id", self.id.encode()), *headers(self.known() if self.states is None else self.states)]
 
     async def tell(self, message: Message) -> None:
         """A part of the answer, on its way to the caller and into what is kept of it."""
@@ -82,11 +84,6 @@ class Request:
                 raise too_large(most)
             if not message.get("more_body"):
                 return b"".join(chunks)
-
-    async def gone(self) -> None:
-        """Returns when the caller has hung up; only after the whole body was read."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
 
 
 def too_large(most: int) -> Invalid:

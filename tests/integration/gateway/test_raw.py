@@ -166,7 +166,7 @@ def test_what_is_understood_arrives_as_the_gateway_means_it(
     headers = dict(one.split(": ", 1) for one in lines[1:])
     assert lines[0] == "POST /v1/chat/completions HTTP/1.1"
     assert headers.pop("x-request-id") == told.headers["x-request-id"]
-    assert headers.pop("User-Agent").startswith("Python")
+    assert headers.pop("User-Agent") == "bud-gateway"
     assert headers == {
         "Host": f"127.0.0.1:{upstream.port}",
         "content-type": "application/json",

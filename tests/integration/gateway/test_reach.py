@@ -27,7 +27,6 @@ REFUSED = {
     "dot": "http://127.0.0.1.:{port}/v1",
     "mapped": "http://[::ffff:127.0.0.1]:{port}/v1",
     "unspecified": "http://0.0.0.0:{port}/v1",
-    "user": "http://localhost@127.0.0.1:{port}/v1",
     "metadata": "http://169.254.169.254/v1",
     "link": "http://[fe80::1]/v1",
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 
-import aiohttp
 import orjson
 
 from bud.gateway.refusal import Refusal, Unavailable
+from bud.gateway.reply import Reply
 from bud.gateway.translate.wire import Reader, events
 
 log = logging.getLogger("bud.gateway")
@@ -21,45 +21,39 @@ MOST_BYTES = 128 * 1024 * 1024
 """The longest answer that is read as a whole: vectors for some thousand inputs."""
 
 
-async def read_whole(response: aiohttp.ClientResponse | Translated) -> bytes:
-    """The body of an answer. Raises `Unavailable` for one without end, and what reading raises."""
-    if isinstance(response, Translated):
-        return await response.read()
-    chunks, size = list[bytes](), 0
-    async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MOST_BYTES:
-            response.close()
-            raise Unavailable(f"the model's answer is longer than {MOST_BYTES // (1024 * 1024)} MiB")
-    return b"".join(chunks)
+async def read_whole(reply: Reply | Translated) -> bytes:
+    """The body of an answer. Raises `Unavailable` for one without end, and `Broken`."""
+    text = await reply.read(MOST_BYTES)
+    if len(text) > MOST_BYTES:
+        reply.close()
+        raise Unavailable(f"the model's answer is longer than {MOST_BYTES // (1024 * 1024)} MiB")
+    return text
 
 
 class Translated:
-    """Stands in for the `ClientResponse` that it reads: the same members, as far as the gateway uses them."""
+    """Stands in for the `Reply` that it reads: the same members, as far as the gateway uses them."""
 
-    def __init__(self, response: aiohttp.ClientResponse, reader: Reader, *, streams: bool) -> None:
-        self.response = response
+    def __init__(self, reply: Reply, reader: Reader, *, streams: bool) -> None:
+        self._reply = reply
         self._reader = reader
-        self.status = response.status
-        self.content_length: int | None = None
+        self.status = reply.status
+        self.length: int | None = None
         self.headers = {"content-type": "text/event-stream; charset=utf-8" if streams else "application/json"}
+        self.close = reply.close
 
-    @property
-    def content(self) -> Translated:
-        return self
-
-    async def read(self) -> bytes:
+    async def read(self, most: int) -> bytes:
         """The whole answer. Raises `Unavailable` for one that cannot be understood."""
-        text = await read_whole(self.response)
+        text = await self._reply.read(most)
+        if len(text) > most:
+            return text
         try:
             return orjson.dumps(self._reader.whole(orjson.loads(text)))
         except _STRANGE as error:
             raise _strange() from error
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         """Events, up to `[DONE]`. Raises `Refusal` for an error that the stream tells of, or that it is."""
-        async for chunk in self.response.content.iter_any():
+        async for chunk in self._reply:
             made = list[bytes]()
             fault = self._understood(chunk, made)
             if made:

@@ -5,13 +5,14 @@ Format: https://platform.openai.com/docs/api-reference/chat and .../chat-streami
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
 
 from bud.gateway.refusal import Unavailable
+from bud.gateway.reply import Body
 from bud.gateway.stream import Splitter, data_of
 
 Json = dict[str, Any]
@@ -38,7 +39,7 @@ class Sent:
     """
 
     path: str
-    body: bytes | AsyncIterator[bytes]
+    body: Body
     headers: Mapping[str, str] = field(default_factory=dict)
     reader: Reader | None = None
     streams: bool = False
