@@ -66,8 +66,8 @@ class ProviderSpec(Resource):
     base_url: BaseUrl | None = Field(
         None,
         alias="baseURL",
-        description="Address of the API, up to and including /v1 where it has that. No user or password: those are credentials. Default: "
-        "the provider's own.",
+        description="Address of the API, up to and including /v1 where it has that; credentials belong in the Secret. "
+        "Default: the provider's own.",
     )
     credentials_secret_ref: NameRef | None = Field(
         None,

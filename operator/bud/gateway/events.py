@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from bud.gateway.splice import add_member, rename_model
 from bud.gateway.stream import DONE, Splitter, data_of
 from bud.gateway.usage import Usage
@@ -55,21 +53,11 @@ class Typed:
         if self.upstream != self.name:
             event = event.replace(data, rename_model(data, self.upstream, self.name), 1)
         if b'"usage"' in data:
-            self._read_usage(data)
+            self.usage.read_event(data)
         if self.metadata is not None and _ENDS.search(data):
             self._held = event
         else:
             yield event + b"\n\n"
-
-    def _read_usage(self, data: bytes) -> None:
-        try:
-            told = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return
-        within = told.get("response") if isinstance(told, dict) else None
-        for one in (told, within):
-            if isinstance(one, dict) and isinstance(one.get("usage"), dict):
-                self.usage.read(one["usage"])
 
     def _last(self) -> Iterator[bytes]:
         held, self._held = self._held, None

@@ -147,15 +147,9 @@ class _Session:
         """What the upstream says that an answer took; it is spent at once, since a session may be long."""
         if '"usage"' not in text or ('.done"' not in text and '.completed"' not in text):
             return
-        try:
-            told = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            return
         usage = Usage()
-        for one in (told, told.get("response")) if isinstance(told, dict) else ():
-            if isinstance(one, dict) and isinstance(one.get("usage"), dict):
-                usage.read(one["usage"])
-        self.spend(self, usage)
+        if usage.read_event(text):
+            self.spend(self, usage)
 
     async def _is_over(self) -> bool:
         """Ends the session if the caller may not go on."""

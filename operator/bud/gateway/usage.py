@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import orjson
+
 from bud.gateway.catalog import Price
 from bud.gateway.prices import Published
 
@@ -31,6 +33,18 @@ class Usage:
         details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
         cached = _count(details, "cached_tokens", other=0) if isinstance(details, dict) else 0
         self.cached = min(cached or 0, self.input or 0)
+
+    def read_event(self, text: bytes | str) -> bool:
+        """The same from an event that has a type, where it or its `response` may tell; whether the text is JSON."""
+        try:
+            told = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return False
+        within = told.get("response") if isinstance(told, dict) else None
+        for one in (told, within):
+            if isinstance(one, dict) and isinstance(one.get("usage"), dict):
+                self.read(one["usage"])
+        return True
 
 
 def _count(told: Mapping[str, Any], *names: str, other: int | None) -> int | None:

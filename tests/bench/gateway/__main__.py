@@ -93,15 +93,20 @@ def _await(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _gateway(folder: Path, url: str) -> Iterator[Server]:
+def _gateway(folder: Path, url: str, *, others: int = 0) -> Iterator[Server]:
+    """`others` is the number of models that nobody asks for, each with ten keys."""
     folder.mkdir()
     process = GatewayProcess(folder)
-    offers = [{"name": "bench", "pricing": {"inputTokensPer1k": "0.1", "outputTokensPer1k": "0.2"}}]
-    process.write(project(limits=_LIMITS), key(limits=_LIMITS), provider("p", url, models=offers))
+    price = {"inputTokensPer1k": "0.1", "outputTokensPer1k": "0.2"}
+    offers = [{"name": name, "pricing": price} for name in ("bench", *(f"other-{n}" for n in range(others)))]
+    providers = [provider(f"p-{at}", url, models=offers[at : at + 100]) for at in range(0, len(offers), 100)]
+    keys = [key(f"other-{n}", f"bud_other_{n}", limits=_LIMITS) for n in range(10 * others)]
+    process.write(project(limits=_LIMITS), key(limits=_LIMITS), *keys, *providers)
     process.start()
     os.sched_setaffinity(process.pid, _CORE)
+    name = f"bud-gateway, {len(keys):,} more keys, {others:,} models" if others else "bud-gateway"
     try:
-        yield Server("bud-gateway", process.port, process.pid)
+        yield Server(name, process.port, process.pid)
     finally:
         process.stop()
 
@@ -184,7 +189,8 @@ def main() -> None:
         port = int(model.stdout.readline())
         url = f"http://127.0.0.1:{port}/v1"
         rows = asyncio.run(_measure(Server("the upstream itself", port, model.pid)))
-        for made in (_bare(url), _gateway(folder / "objects", url), _litellm(folder, url)):
+        many = _gateway(folder / "many", url, others=1000)
+        for made in (_bare(url), _gateway(folder / "objects", url), many, _litellm(folder, url)):
             with made as server:
                 rows += asyncio.run(_measure(server))
     head = "| What | Load | requests/s | CPU us each | p50 ms | p99 ms | memory MB |\n|---|---|---|---|---|---|---|\n"
