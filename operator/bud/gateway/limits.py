@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from bud.gateway.catalog import Meter
 from bud.gateway.refusal import Limited
 
-_UNITS = (("requests", "Requests"), ("tokens", "Tokens"))
+_HEADERS = tuple(
+    (unit, tuple(b"x-ratelimit-%b-%b" % (what, unit.encode()) for what in (b"limit", b"remaining", b"reset")))
+    for unit in ("requests", "tokens")
+)
 
 
 @dataclass(slots=True)
@@ -120,13 +123,17 @@ def needed(meters: Sequence[Meter], tokens: int) -> list[int]:
 
 def headers(states: Sequence[State]) -> list[tuple[bytes, bytes]]:
     """`X-RateLimit-*` of the meter of each unit that is nearest to its end."""
-    found = []
-    for unit, title in _UNITS:
-        of_unit = [state for state in states if state.meter.unit == unit]
-        if of_unit:
-            state = min(of_unit, key=lambda state: (state.remaining, state.meter.span))
-            for what, value in (("limit", state.meter.limit), ("remaining", state.remaining), ("reset", state.reset)):
-                found.append((f"x-ratelimit-{what}-{title.lower()}".encode(), b"%d" % value))
+    found = list[tuple[bytes, bytes]]()
+    for unit, names in _HEADERS:
+        nearest: State | None = None
+        for state in states:
+            if state.meter.unit == unit and (
+                nearest is None or (state.remaining, state.meter.span) < (nearest.remaining, nearest.meter.span)
+            ):
+                nearest = state
+        if nearest is not None:
+            values = (nearest.meter.limit, nearest.remaining, nearest.reset)
+            found += [(name, b"%d" % value) for name, value in zip(names, values, strict=True)]
     return found
 
 

@@ -45,7 +45,7 @@ class Request:
     facts: Facts = field(default_factory=Facts)
     trace: Trace = UNTOLD
     kept: Kept | None = None
-    headers: dict[bytes, bytes] = field(default_factory=dict)
+    headers: dict[bytes, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self.headers = dict(self.scope["headers"])
