@@ -13,7 +13,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 HEAD_BYTES = 64 * 1024
-"""The most that the head of an answer may have."""
+"""The most that the head of an answer may have, and what follows its body."""
 _HIGH_BYTES, _LOW_BYTES = 256 * 1024, 64 * 1024
 """How much of an answer is held for a caller who reads slowly before the upstream has to wait, and until when."""
 
@@ -147,9 +147,10 @@ class Connection(asyncio.Protocol):
         self._reply: Reply | None = None
         self._upload: asyncio.Task[None] | None = None
         self._headers: dict[str, str] = {}
-        self._head_size = 0
+        self._bare = 0
+        """Bytes since the last of a body."""
         self._status = 0
-        self._whole = self._stays = self._paused = False
+        self._is_heard = self._whole = self._stays = self._paused = False
         self._writable: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -161,8 +162,8 @@ class Connection(asyncio.Protocol):
         A fault while it is sent is one of the answer.
         """
         reply = self._reply = Reply(self)
-        self._head_size = self._status = 0
-        self._whole = False
+        self._bare = self._status = 0
+        self._whole = self._is_heard = False
         if isinstance(body, bytes):
             self.transport.write(head + body if len(body) < _LOW_BYTES else head)
             if len(body) >= _LOW_BYTES:
@@ -194,8 +195,8 @@ class Connection(asyncio.Protocol):
         if self._reply is None:
             self.abort()  # nobody has asked for anything
             return
-        if not self._reply.is_begun:
-            self._head_size += len(data)
+        self._is_heard = True
+        self._bare += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -205,8 +206,8 @@ class Connection(asyncio.Protocol):
             return
         if self._whole:
             self._end()
-        elif not self._reply.is_begun and self._head_size > HEAD_BYTES:
-            self.abort(Broken("the answer's head is too large"))
+        elif self._bare > HEAD_BYTES:
+            self.abort(Broken("the answer's head or end is too large"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
@@ -228,7 +229,7 @@ class Connection(asyncio.Protocol):
 
     def _loss(self, reply: Reply, exc: Exception | None) -> Broken | None:
         words = f"the connection was lost ({exc or 'closed'})"
-        if not self._head_size:
+        if not self._is_heard:
             return Lost(words)
         # Without a length the end of the connection is the end of the answer, unless it is a fault.
         sized = {"content-length", "transfer-encoding"} & reply.headers.keys()
@@ -242,6 +243,8 @@ class Connection(asyncio.Protocol):
         self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reply is None or self._reply.is_begun:
+            return  # what follows a body
         self._headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
 
     def on_headers_complete(self) -> None:
@@ -254,6 +257,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._status == -1 or self._reply is None:
             return
+        self._bare = 0
         if self._reply.take(data) > _HIGH_BYTES and not self._paused:
             self._paused = True
             self.transport.pause_reading()

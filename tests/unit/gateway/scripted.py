@@ -27,11 +27,12 @@ class Server:
     """How many connections the client has ended."""
     port: int = 0
     scheme: str = "http"
+    host: str = "127.0.0.1"
     work: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}/v1/x"
+        return f"{self.scheme}://{self.host}:{self.port}/v1/x"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

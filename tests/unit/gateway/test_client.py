@@ -1,10 +1,12 @@
 """Answers as the client takes them, from servers that say exactly what a test wants."""
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
+from aiohappyeyeballs import AddrInfoType
 
 from bud.gateway import client as client_module
 from bud.gateway.client import Client
@@ -44,6 +46,7 @@ BROKEN = {
     "ends within the head": OK + b"Content-Le<end>",
     "no HTTP": b"hello\r\n\r\n",
     "of two lengths": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "with an endless end": OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * (HEAD_BYTES // 5),
     "with an endless head": OK + b"X: y\r\n" * (HEAD_BYTES // 5),
     "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     "nothing": b"",
@@ -209,6 +212,37 @@ def test_a_header_that_would_be_another_is_not_sent(value: str) -> None:
             with pytest.raises(Broken, match="end of a line"):
                 await client.ask("POST", server.url, headers={"x-a": value})
             assert server.connections == 0
+
+    run(test)
+
+
+def test_a_name_is_looked_up_once_for_many_and_anew_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = []
+
+    async def look_up(host: str, port: int) -> list[AddrInfoType]:
+        looked_up.append(host)
+        await asyncio.sleep(0)
+        if host != "upstream.test":
+            raise OSError("nobody has this name")
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(client_module, "_looked_up", look_up)
+    monkeypatch.setattr(client_module, "_NAME_SECONDS", 0.05)
+
+    async def test() -> None:
+        async with serving(*[OK + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello"] * 11) as (server, client):
+            server.host = "upstream.test"
+            await asyncio.gather(*(asked(client, server) for _ in range(10)))
+            assert looked_up == ["upstream.test"]
+            await until(lambda: not client._found)
+            assert await asked(client, server) == (200, b"hello")
+            assert looked_up == ["upstream.test"] * 2
+            server.host = "nobody.test"
+            for _ in range(2):
+                with pytest.raises(OSError, match="nobody has this name"):
+                    await asked(client, server)
+                await until(lambda: "nobody.test" not in {host for host, _ in client._found})
+            assert looked_up[2:] == ["nobody.test"] * 2
 
     run(test)
 
