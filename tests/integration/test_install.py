@@ -146,6 +146,23 @@ def test_an_operator_of_some_namespaces_reads_runtimes_and_projects_and_nothing_
     assert [one for one in arguments if "namespace" in one] == ["--namespace=default", "--namespace=kube-public"]
 
 
+def test_callers_of_the_gateway_reach_no_metrics() -> None:
+    text = rendered({"metrics": {"serviceMonitor": {"enabled": True}}})
+    container = of_kind("Deployment", text)[1]["spec"]["template"]["spec"]["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"--metrics-port={ports['metrics']}" in container["args"]
+    probes = [container[f"{name}Probe"]["httpGet"]["port"] for name in ("startup", "liveness", "readiness")]
+    assert probes == ["metrics"] * 3
+    services = {one["metadata"]["name"]: one for one in of_kind("Service", text)}
+    leads = {name: [port["targetPort"] for port in one["spec"]["ports"]] for name, one in services.items()}
+    assert leads["bud-operator-gateway"] == ["http"]
+    assert leads["bud-operator-gateway-metrics"] == ["metrics"]
+    monitor = of_kind("ServiceMonitor", text)[0]["spec"]
+    assert [endpoint["port"] for endpoint in monitor["endpoints"]] == ["metrics"]
+    labels = services["bud-operator-gateway-metrics"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+
+
 def test_what_is_not_read_for_some_namespaces_is_said(served: Cluster) -> None:
     options = ("--dry-run=client", "--namespace", SYSTEM, "--set=crds.enabled=false", "--values=-")
     said = run(served, "helm", "install", "bud-operator-two", CHART, *options, stdin=json.dumps(SOME))

@@ -97,6 +97,16 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         str, typer.Option(envvar="BUD_GATEWAY_HOST", help="Address to listen on; empty: all of them.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="BUD_GATEWAY_PORT", min=0, max=65535, help="Port to listen on.")] = 5000,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            envvar="BUD_GATEWAY_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Port of /metrics, /healthz and /readyz, for those who run it; HTTP always. "
+            "0: /metrics is on the port of callers.",
+        ),
+    ] = 0,
     access_log: Annotated[
         bool, typer.Option(envvar="BUD_GATEWAY_ACCESS_LOG", help="Log a line for each request.")
     ] = False,
@@ -184,6 +194,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             max_stale_keys=max_stale_keys,
             host=host,
             port=port,
+            metrics_port=metrics_port,
             reach=Reach.of(allow_upstream or ()),
             cors_origins=origins(cors_origin or ()),
             max_connections=max_connections,

@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from importlib.metadata import version as package_version
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
-import orjson
 from prometheus_client import CollectorRegistry
 
 from bud.gateway import models
@@ -20,7 +18,6 @@ from bud.gateway.admission import Admission
 from bud.gateway.asks import FORMS
 from bud.gateway.auth import authenticate, request_id
 from bud.gateway.catalog import Catalog, Key
-from bud.gateway.exposition import MEDIA_TYPE
 from bud.gateway.forms import Uploads
 from bud.gateway.health import Health, samples
 from bud.gateway.inference import Inference
@@ -28,7 +25,7 @@ from bud.gateway.ledgers import Ledger, MemoryLedger
 from bud.gateway.metrics import NOT_ANSWERED
 from bud.gateway.naps import Naps, Note
 from bud.gateway.observe import Observer
-from bud.gateway.openapi import document, page
+from bud.gateway.pages import Pages, answer
 from bud.gateway.paths import Place, place
 from bud.gateway.protocol import was_late
 from bud.gateway.realtime import Realtime, denying, key_of
@@ -43,8 +40,7 @@ log = logging.getLogger("bud.gateway")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-_JSON = b"application/json"
-_IS_JSON = (b"content-type", _JSON)
+_IS_JSON = (b"content-type", b"application/json")
 
 
 class Gateway:
@@ -77,7 +73,7 @@ class Gateway:
         self._inference: Inference | None = None
         self._uploads: Uploads | None = None
         self._realtime: Realtime | None = None
-        self._pages = self._open_pages()
+        self.pages = Pages(self.observer.metrics, self._not_ready, shows_metrics=not settings.metrics_port)
 
     @property
     def catalog(self) -> Catalog:
@@ -87,17 +83,6 @@ class Gateway:
     def catalog(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self.naps.changed()
-
-    def _open_pages(self) -> Mapping[str, Callable[[], tuple[bytes, bytes]]]:
-        """What is shown without a key, by its path: text and media type."""
-        described = document(package_version("bud-operator"))
-        described_text, shown = orjson.dumps(described), page(described).encode()
-        return {
-            "/healthz": lambda: (b'{"status":"ok"}', _JSON),
-            "/readyz": lambda: (b'{"status":"ok"}', _JSON),
-            "/openapi.json": lambda: (described_text, _JSON),
-            "/docs": lambda: (shown, b"text/html; charset=utf-8"),
-        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -131,15 +116,8 @@ class Gateway:
         path: str = scope["path"]
         if self.is_draining:
             send = closing(send)
-        if path == "/readyz" and (why := self._not_ready()):
-            await answer(send, 503, orjson.dumps({"status": "not ready", "reason": why}), [_IS_JSON])
-            return
-        if path in self._pages:
-            text, kind = self._pages[path]()
-            await answer(send, 200, text, [(b"content-type", kind)])
-            return
-        if path == "/metrics":
-            await answer(send, 200, await self.observer.metrics.render(), [(b"content-type", MEDIA_TYPE)])
+        if path in self.pages.paths:
+            await self.pages.show(path, send)
             return
         request = Request(scope, receive, send, id=request_id(scope), began=self.clock())
         await self._answer(request, self._serve(request))
@@ -240,10 +218,3 @@ def closing(send: Send) -> Send:
 def _only(request: Request, method: str) -> None:
     if request.scope["method"] != method:
         raise Invalid(f"use {method} here", code="method_not_allowed", status=405, headers={"allow": method})
-
-
-async def answer(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """A whole answer."""
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})

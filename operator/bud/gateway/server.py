@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from bud.gateway.app import Gateway
 from bud.gateway.cors import Cors
@@ -17,6 +20,8 @@ from bud.gateway.protocol import Patience, Socket, bounded
 from bud.gateway.relay import MESSAGE_BYTES
 from bud.gateway.settings import Settings
 from bud.gateway.tls import Certificate
+
+_INSIDE_CONNECTIONS = 100
 
 
 class Server(uvicorn.Server):
@@ -61,6 +66,26 @@ class Server(uvicorn.Server):
         )
         self._gateway = gateway
         self._delay = settings.drain_delay
+        self._inside = _inside(gateway, settings, patience) if settings.metrics_port else None
+        self._inside_state = ServerState()
+        self._inside_server: asyncio.Server | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._inside is None:
+            return
+        config, loop = self._inside, asyncio.get_running_loop()
+        config.load()
+        make = partial(config.http_protocol_class, config, self._inside_state, {}, loop)  # type: ignore[call-arg]
+        self._inside_server = await loop.create_server(make, config.host, config.port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """What is inside answers until all that is under way has ended."""
+        await super().shutdown(sockets)
+        if self._inside_server is not None:
+            self._inside_server.close()
+            for connection in list(self._inside_state.connections):
+                connection.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._gateway.is_draining or not self._delay:
@@ -69,6 +94,24 @@ class Server(uvicorn.Server):
         self._gateway.is_draining = True
         loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(loop.call_later, self._delay, super().handle_exit, sig, frame)
+
+
+def _inside(gateway: Gateway, settings: Settings, patience: Patience) -> uvicorn.Config:
+    """The port of health and metrics: its own connections are counted, so that callers never take them all."""
+    return uvicorn.Config(
+        gateway.pages.inside,
+        interface="asgi3",
+        host=settings.host or None,  # type: ignore[arg-type]
+        port=settings.metrics_port,
+        http=bounded(patience, _INSIDE_CONNECTIONS),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        timeout_keep_alive=patience.idle,
+    )
 
 
 async def serve(server: Server, *watching: Coroutine[Any, Any, None]) -> None:

@@ -13,8 +13,8 @@ from bud.gateway.shared import ANSWER_SECONDS
 class Settings:
     """`folder` holds the objects, else those of a cluster are watched, in some `namespaces` or in all.
 
-    `reach` is what `--allow-upstream` says. `home_namespace` is the gateways' own. `max_stale_keys`,
-    `drain_delay`, `drain_limit` and `redis_timeout` are in seconds.
+    `metrics_port` is 0 where metrics are shown to callers. `reach` is what `--allow-upstream` says. `home_namespace` is
+    the gateways' own. `max_stale_keys`, `drain_delay`, `drain_limit` and `redis_timeout` are in seconds.
     """
 
     folder: Path | None = None
@@ -25,6 +25,7 @@ class Settings:
     max_stale_keys: float = 0
     host: str = "127.0.0.1"
     port: int = 5000
+    metrics_port: int = 0
     reach: Reach = field(default_factory=Reach)
     cors_origins: frozenset[str] = frozenset()
     max_connections: int = 10_000

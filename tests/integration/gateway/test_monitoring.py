@@ -49,9 +49,11 @@ WITHOUT_DATA = {"Age of the oldest catalog"}
 
 @dataclass
 class Prometheus:
-    """A server that scrapes a gateway and what an operator tells."""
+    """A server that scrapes a gateway, at its port `inside`, and what an operator tells."""
 
     url: str
+    callers: str
+    inside: str
 
     def get(self, path: str, **parameters: str) -> Any:
         """What the API answers; see https://prometheus.io/docs/prometheus/latest/querying/api/."""
@@ -124,10 +126,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, operator: str) -> Itera
             project(), key(), key("bounded", "bud_bounded", limits={"requestsPerDay": 1}),
             provider("p", upstream.url, models=offers), provider("q", f"{upstream.url}/other", "fails"),
         )  # fmt: skip
-        with running_gateway(folder / "objects", *objects) as gateway:
+        inside = free_port()
+        with running_gateway(folder / "objects", *objects, options=("--metrics-port", str(inside))) as gateway:
             scraped = [
                 {"job_name": name, "scrape_interval": "1s", "static_configs": [{"targets": [at]}]}
-                for name, at in (("gateway", f"127.0.0.1:{gateway.port}"), ("operator", operator))
+                for name, at in (("gateway", f"127.0.0.1:{inside}"), ("operator", operator))
             ]
             configuration = {
                 "rule_files": [str(ALERTS)],
@@ -141,7 +144,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, operator: str) -> Itera
             ]  # fmt: skip
             with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
                 try:
-                    seen = Prometheus(f"http://127.0.0.1:{port}")
+                    seen = Prometheus(f"http://127.0.0.1:{port}", gateway.url, f"http://127.0.0.1:{inside}")
                     for count in (1, 2):
                         _use(gateway.url)
                         eventually(partial(_has_seen, seen, count), within=30)
@@ -172,6 +175,18 @@ def _has_seen(prometheus: Prometheus, count: int) -> None:
 
 def test_prometheus_reads_all_that_it_scrapes(prometheus: Prometheus) -> None:
     assert {one["health"] for one in prometheus.get("targets")["activeTargets"]} == {"up"}
+
+
+def test_callers_are_shown_health_but_no_metrics(prometheus: Prometheus) -> None:
+    def seen(url: str, secret: str = "") -> dict[str, int]:
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        paths = ("healthz", "readyz", "metrics", "docs", "v1/models")
+        return {path: httpx.get(f"{url}/{path}", headers=headers).status_code for path in paths}
+
+    health = {"healthz": 200, "readyz": 200}
+    assert seen(prometheus.callers) == health | {"metrics": 401, "docs": 200, "v1/models": 401}
+    assert seen(prometheus.callers, KEY) == health | {"metrics": 404, "docs": 200, "v1/models": 200}
+    assert seen(prometheus.inside, KEY) == health | {"metrics": 200, "docs": 404, "v1/models": 404}
 
 
 @pytest.mark.parametrize(("dashboard", "panel", "expression"), QUERIES)
