@@ -136,6 +136,12 @@ def test_an_operator_of_some_namespaces_reads_runtimes_and_projects_and_nothing_
     ]
     assert rules == [
         {"apiGroups": ["bud.studio"], "resources": ["projects"], "verbs": ["list", "watch"]},  # the gateway's
+        {
+            "apiGroups": ["discovery.k8s.io"],
+            "resources": ["endpointslices"],
+            "resourceNames": ["kubernetes"],
+            "verbs": ["get"],
+        },
         {"apiGroups": ["bud.studio"], "resources": ["runtimes", "projects"], "verbs": ["list", "watch"]},
         {"apiGroups": ["bud.studio"], "resources": ["projects/status"], "verbs": ["patch"]},
     ]

@@ -115,8 +115,8 @@ _SERVERS = [
 ]
 
 
-def document(version: str) -> Object:
-    """The whole description."""
+def document(version: str, *, metrics: bool) -> Object:
+    """The whole description; `metrics` tells whether callers are shown those."""
     asks = {**ASKS, **FORMS}
     _, schemas = models_json_schema([(ask, "validation") for ask in asks.values()], ref_template=_REF)
     paths: Object = {f"/v1/{endpoint}": {"post": _sends(endpoint, ask)} for endpoint, ask in asks.items()}
@@ -131,7 +131,8 @@ def document(version: str) -> Object:
     paths["/v1/models/{model}"] = {"get": one}
     for path, summary in (("/healthz", "Whether it lives"), ("/readyz", "Whether it can serve")):
         paths[path] = {"get": _open(summary, "application/json")}
-    paths["/metrics"] = {"get": _open("Metrics for Prometheus", "text/plain")}
+    if metrics:
+        paths["/metrics"] = {"get": _open("Metrics for Prometheus", "text/plain")}
     for endpoint, form in FORMS.items():
         told = schemas["$defs"][form.__name__]
         told["properties"]["file"] = {"type": "string", "format": "binary", "description": "Sound, at most 200 MiB."}

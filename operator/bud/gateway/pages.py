@@ -28,7 +28,7 @@ class Pages:
     def __init__(self, metrics: Metrics, not_ready: Callable[[], str], *, shows_metrics: bool) -> None:
         self._metrics = metrics
         self._not_ready = not_ready
-        described = document(version("bud-operator"))
+        described = document(version("bud-operator"), metrics=shows_metrics)
         self._texts = {
             "/openapi.json": (orjson.dumps(described), _IS_JSON),
             "/docs": (page(described).encode(), (b"content-type", b"text/html; charset=utf-8")),

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from aiohttp import AddrInfoType
@@ -45,6 +45,7 @@ class Reach:
     allowed: tuple[Network, ...] = ()
     hosts: frozenset[str] = frozenset()
     guarded: tuple[Network, ...] = (*LINK, *METADATA)
+    _learned: set[Network] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(cls, entries: Iterable[str], environment: Mapping[str, str] = os.environ) -> Reach:
@@ -68,11 +69,17 @@ class Reach:
             (*LINK, *METADATA, *of_host(environment.get("KUBERNETES_SERVICE_HOST", ""))),
         )
 
+    def guard(self, addresses: Iterable[str]) -> None:
+        """These are guarded, too, in place of those that were told before."""
+        found = {ip_network(str(address)) for address in map(read, addresses) if address is not None}
+        self._learned.clear()
+        self._learned.update(found)
+
     def refusal(self, address: Address) -> str | None:
         """Why an address may not be reached, for the administrator; None for one that may."""
-        if not _is_special(address) and not is_in(address, self.guarded):
+        wide = [network for network in (*self.guarded, *self._learned) if address in network]
+        if not wide and not _is_special(address):
             return None
-        wide = [network for network in self.guarded if address in network]
         for network in self.allowed:
             if address in network and all(_lies_in(network, one) for one in wide):
                 return None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from sys import intern
 
 from bud.api.provider import ProviderSpec
+from bud.gateway.api_server import ApiServer
 from bud.gateway.build import Assembly, Built
 from bud.gateway.credentials import Credentials
 from bud.gateway.parsed import Item, parsed
@@ -56,6 +57,7 @@ class Watch:
         self._store = Store()
         self._store.listen(self._noted)
         self._credentials = Credentials(client, self._assembly.put_secret, self._news.set)
+        self._api_server = ApiServer(client, settings.reach)
         self._reflectors = [
             Reflector(
                 client,
@@ -77,6 +79,7 @@ class Watch:
             for reflector in self._reflectors:
                 group.create_task(reflector.run())
             group.create_task(self._credentials.run())
+            group.create_task(self._api_server.run())
             group.create_task(self._assemble())
             group.create_task(self._look())
 
@@ -85,6 +88,8 @@ class Watch:
         if self._is_known:
             return ""
         kinds = {reflector.resource.plural for reflector in self._reflectors if not reflector.listed.is_set()}
+        if not self._api_server.tried.is_set():
+            kinds.add(ENDPOINT_SLICES.plural)
         return ", ".join(sorted(kinds)) or "secrets"
 
     def age(self) -> float:
@@ -106,6 +111,7 @@ class Watch:
         self._news.set()
 
     async def _assemble(self) -> None:
+        await self._api_server.tried.wait()
         while True:
             await self._news.wait()
             await asyncio.sleep(_GATHER_SECONDS)
@@ -139,7 +145,7 @@ class Watch:
         built = self._assembly.built()
         self._shows_stale = self._is_stale
         catalog = replace(built.catalog, fault=_TOO_OLD) if self._shows_stale else built.catalog
-        self._take(Built(catalog, built.troubles + self._credentials.troubles()))
+        self._take(Built(catalog, built.troubles + self._credentials.troubles() + self._api_server.troubles()))
 
 
 def _trim(resource: Resource, raw: Object) -> Seen:

@@ -41,6 +41,15 @@ RIGHTS = (
 )
 SECONDS = 1.0
 """Within which what is said of a key takes effect."""
+API_SERVER = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+    "addressType": "IPv4",
+    "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": True}}],
+    "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+}
+"""As an API server writes it that nodes reach; that of these tests does not."""
 HASHED = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("bud_alice", "bud_made", "bud_late")}
 
 
@@ -91,12 +100,14 @@ def place(kinds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             _slice("a", world, pods[0]),
             _slice("b", world, pods[1]),
         )
+        kinds.apply(API_SERVER)
+        stack.callback(kinds.kubectl, "delete", "endpointslice", "kubernetes", "--namespace=default")
         gate, through = stack.enter_context(Gate.before(kubeconfig, folder))
         gateway = GatewayProcess(
             folder / "gateway",
             source=("--kubeconfig", str(through)),
             options=("--drain-delay", "1", "--home-namespace", world.namespace),
-            allow=(address,),
+            allow=(address, "192.0.2.0/24"),
         )
         gateway.start()
         stack.callback(gateway.stop)
@@ -193,6 +204,15 @@ def test_a_provider_waits_for_its_secret_and_for_the_right_to_read_it(place: Pla
     place.await_status(503, model="gpt")
     world.kubectl("delete", "bprov,broute", "--all")
     place.await_status(404, model="gpt", within=SECONDS)
+
+
+def test_a_provider_leads_to_no_machine_of_the_api_server_whatever_network_is_allowed(place: Place) -> None:
+    world = place.world
+    offer = {"kind": "OpenAICompatible", "baseURL": "http://192.0.2.1:6443/v1", "models": [{"name": "api"}]}
+    world.apply(_made("Provider", "api", offer))
+    place.await_listed("api")
+    assert place.ask(model="api").json()["error"]["code"] == "upstream_not_allowed"
+    world.kubectl("delete", "bprov", "api")
 
 
 def test_requests_for_one_that_sleeps_are_noted_once_and_held_until_it_serves(place: Place) -> None:

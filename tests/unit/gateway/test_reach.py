@@ -66,6 +66,16 @@ def test_the_flag_opens_what_it_names_and_no_more(entries: str, opened: str, clo
     assert [address for address in closed.split() if is_allowed(reach, address)] == []
 
 
+def test_what_is_learned_of_the_api_server_is_opened_by_its_own_name_alone() -> None:
+    reach = Reach.of(["private", "10.0.9.2", "203.0.114.0/24"], IN_CLUSTER)
+    reach.guard(["10.0.9.1", "10.0.9.2", "203.0.114.7", "fd12::1", "no address"])
+    refused = ["10.0.9.1", "203.0.114.7", "fd12::1", "::ffff:10.0.9.1", "10.96.0.1"]
+    assert [one for one in refused if is_allowed(reach, one)] == []
+    assert is_allowed(reach, "10.0.9.2") and is_allowed(reach, "10.0.9.3")
+    reach.guard(["10.0.9.3"])
+    assert is_allowed(reach, "10.0.9.1") and not is_allowed(reach, "10.0.9.3")
+
+
 @pytest.mark.parametrize("entry", ["10.0.0.1/8", "10.0.0.0/33", "http://a", "a b", "", "*", "a/b", "127.1", "a..*"])
 def test_an_entry_that_cannot_be_meant_is_told(entry: str) -> None:
     with pytest.raises(ValueError, match="--allow-upstream"):

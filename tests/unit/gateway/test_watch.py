@@ -10,10 +10,11 @@ import pytest
 
 from bud.errors import ApiForbidden, ApiRefused, ApiUnavailable
 from bud.gateway.build import Built
+from bud.gateway.reach import Reach
 from bud.gateway.settings import Settings
 from bud.gateway.watch import Watch
 from bud.kube.client import Client, Object
-from bud.kube.kinds import API_KEYS, PROJECTS, PROVIDERS, SECRETS, Resource
+from bud.kube.kinds import API_KEYS, ENDPOINT_SLICES, PROJECTS, PROVIDERS, SECRETS, Resource
 from tests.virtual_time import run
 
 HASH = "a" * 64
@@ -32,6 +33,7 @@ class Cluster:
             API_KEYS: [raw("alice", {"hash": HASH})],
         }
         self.secret: Callable[[], Object] = lambda: {"metadata": {"name": "s"}, "stringData": {"apiKey": "sk"}}
+        self.api_server: Callable[[], Object] = lambda: {"endpoints": [{"addresses": ["10.0.9.1"]}]}
         self.away = False
         self.reads = 0
         self._said: dict[Resource, asyncio.Queue[Object]] = {}
@@ -56,6 +58,8 @@ class Cluster:
         self._said[resource].put_nowait({"type": kind, "object": what})
 
     async def get(self, resource: Resource, **_: Any) -> Object:
+        if resource is ENDPOINT_SLICES:
+            return self.api_server()
         assert resource is SECRETS
         self.reads += 1
         return self.secret()
@@ -151,6 +155,37 @@ def test_it_says_what_it_waits_for() -> None:
         assert not watch.waits_for() and given
 
     watching(cluster, test)
+
+
+def test_the_machines_of_the_api_server_are_guarded_as_they_come_and_go() -> None:
+    cluster, reach = Cluster(), Reach.of(["private"], {})
+
+    def why(address: str) -> str | None:
+        return reach.judge(f"http://{address}/v1")[1]
+
+    async def test(watch: Watch, given: list[Built]) -> None:
+        assert why("10.0.9.1") and not why("10.0.9.2") and not given[-1].troubles
+        cluster.api_server = lambda: {"endpoints": [{"addresses": ["10.0.9.2"]}]}
+        await asyncio.sleep(61)
+        assert why("10.0.9.2") and not why("10.0.9.1")
+
+    watching(cluster, test, reach=reach)
+
+
+def test_where_they_may_not_be_known_that_is_told_and_all_else_goes_on() -> None:
+    cluster, reach = Cluster(), Reach.of(["private"], {})
+
+    def refuse() -> Object:
+        raise ApiForbidden("no right")
+
+    cluster.api_server = refuse
+
+    async def test(watch: Watch, given: list[Built]) -> None:
+        ((what, text),) = given[-1].troubles
+        assert what == "EndpointSlice default/kubernetes" and "--allow-upstream may open" in text and "no right" in text
+        assert HASH in given[-1].catalog.keys and not watch.waits_for()
+
+    watching(cluster, test, reach=reach)
 
 
 @pytest.mark.parametrize(
