@@ -20,7 +20,7 @@ from bud.gateway.catalog import Nap, Price, Served, Target
 from bud.gateway.mask import secrets
 from bud.gateway.parsed import Engine, Item, Pods, epoch
 from bud.gateway.prices import Published, published
-from bud.gateway.providers import Reached, reached
+from bud.gateway.providers import Reached, reached, unusable
 from bud.gateway.reach import Reach
 
 
@@ -178,6 +178,9 @@ class Names:
         secret = self._secrets.get(wanted) if wanted is not None else {}
         if secret is None:
             self._told[item.name] = f"Secret {wanted} is not at hand: the provider is asked nothing until it is"
+        elif wanted is not None and (wrong := unusable(secret)) is not None:
+            self._told[item.name] = f"Secret {wanted}: {wrong}; the provider is asked nothing until that is mended"
+            secret = None
         elif spec.kind == "Bedrock" and not secret:
             self._told[item.name] = "no Secret with credentials: requests go unsigned, and are refused"
         there = reached(spec, secret or {})

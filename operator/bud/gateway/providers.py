@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/general/latest/gr/bedrock.html.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -46,6 +47,11 @@ engines and other providers are sure to know."""
 _OLDER_FUNCTIONS = frozenset[ProviderKind]({"OpenAI", "AzureOpenAI"})
 _AZURE_NEWER_BOUND = "2024-09-01"
 """The first of Azure's dated versions that knows `max_completion_tokens`."""
+
+
+_CREDENTIALS = ("apiKey", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+"""What a credential may be made of, since a header holds it; https://www.rfc-editor.org/rfc/rfc9110#section-5.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,16 @@ def reached(spec: ProviderSpec, secret: Mapping[str, str]) -> Reached:
         most="max_completion_tokens" if spec.kind in _NEWER_BOUND else "max_tokens",
         functions=spec.kind in _OLDER_FUNCTIONS,
     )
+
+
+def unusable(secret: Mapping[str, str]) -> str | None:
+    """Which field of a Secret no request can be made with, and why; None if all can be used."""
+    for name in _CREDENTIALS:
+        value = secret.get(name)
+        if value is not None and not _VISIBLE.fullmatch(value):
+            wrong = "is empty" if not value else "holds a line break, a space, or what is no ASCII"
+            return f"{name} {wrong}"
+    return None if any(name in secret for name in _CREDENTIALS) else f"it has none of {', '.join(_CREDENTIALS)}"
 
 
 def _azure(spec: ProviderSpec, secret: Mapping[str, str]) -> Reached:

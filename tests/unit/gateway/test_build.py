@@ -107,6 +107,30 @@ def test_credentials_of_a_provider_are_its_headers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "trouble"),
+    [
+        ({"stringData": {"apiKey": "sk-1\nsk-2"}}, "Secret s: apiKey holds a line break"),
+        ({"data": {"apiKey": base64.b64encode(b"sk- 1\n").decode()}}, "Secret s: apiKey holds"),
+        ({"stringData": {"apiKey": "sk-\u00e9"}}, "Secret s: apiKey holds"),
+        ({"stringData": {"apiKey": "\n"}}, "Secret s: apiKey is empty"),
+        (
+            {"stringData": {"AWS_ACCESS_KEY_ID": "a", "AWS_SESSION_TOKEN": "t\r\nx"}},
+            "Secret s: AWS_SESSION_TOKEN holds",
+        ),
+        ({"stringData": {"apikey": "sk-1"}}, "Secret s: it has none of apiKey, AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_a_credential_that_no_header_can_hold_is_told_by_its_field_and_never_sent(
+    values: dict[str, Any], trouble: str
+) -> None:
+    found = built(PROJECT, made("Secret", "s", **values), offer("p", "x", credentialsSecretRef={"name": "s"}))
+    ((what, text),) = found.troubles
+    assert what == "Provider ns/p" and text.startswith(trouble) and "sk-" not in text
+    known = found.catalog.served("ns", "x")
+    assert known is not None and known.targets[0].urls == ()
+
+
+@pytest.mark.parametrize(
     ("raw", "trouble"),
     [
         (made("Provider", "p", {"kind": "Nobody", "models": [{"name": "x"}]}), "spec.kind: Input should be"),
