@@ -24,7 +24,7 @@ from bud.gateway.app import Gateway
 from bud.gateway.build import Built
 from bud.gateway.catalog import Catalog
 from bud.gateway.cors import origins
-from bud.gateway.files import follow, read
+from bud.gateway.files import Folder, follow
 from bud.gateway.ledgers import Ledger
 from bud.gateway.naps import Note
 from bud.gateway.observe import Observer
@@ -213,13 +213,15 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
 
 
 async def _serve_files(settings: Settings, certificate: Certificate | None, observer: Observer) -> None:
-    """Raises `ValueError` and `OSError` for files that cannot be read."""
     assert settings.folder is not None
     gateway = _gateway(settings, observer)
     take = _taker(gateway)
-    take(read(settings.folder, settings.reach))
+    folder = Folder(settings.folder, settings.reach)
+    built = folder.look()
+    assert built is not None
+    take(built)
     server = Server(gateway, settings, certificate=certificate)
-    await serve(server, follow(settings.folder, settings.reach, take), *_beside(certificate))
+    await serve(server, follow(folder, take), *_beside(certificate))
 
 
 async def _serve_cluster(settings: Settings, certificate: Certificate | None, observer: Observer) -> None:

@@ -105,7 +105,7 @@ class Assembly:
     def built(self) -> Built:
         """The whole; what did not change is the same object as before."""
         names = {namespace: self._of(namespace).found for namespace in sorted(self._keys.projects)}
-        troubles = [(_called(name), text) for name, texts in sorted(self._unreadable.items()) for text in texts]
+        troubles = [(called(name), text) for name, texts in sorted(self._unreadable.items()) for text in texts]
         troubles += self._keys.troubles()
         for namespace in names:
             troubles += self._of(namespace).troubles()
@@ -122,6 +122,7 @@ def _secret(item: Item | None) -> Mapping[str, str] | None:
     return item.what if item is not None and isinstance(item.what, Mapping) else None
 
 
-def _called(name: Name) -> str:
+def called(name: Name) -> str:
+    """An object, for a person."""
     kind, namespace, own = name
     return f"{kind} {namespace}/{own}".replace(" /", " ")

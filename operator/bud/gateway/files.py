@@ -1,90 +1,230 @@
-"""The gateway's objects out of a folder of YAML files, read again when one of them changes."""
+"""The gateway's objects out of a folder of YAML files, each read again by itself when it changes.
+
+What takes an object back is a word that somebody said: a file that says something else, or that is gone. A file that
+cannot be read, or is caught while it is written, says nothing; nor does a folder that is away.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import os
+import stat
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bud.gateway.build import Built, Objects, build
+from bud.api import API_VERSION, DEPLOYMENT
+from bud.api.base import GROUP
+from bud.gateway.build import Built, Objects, build, called
+from bud.gateway.mistyped import fault_of
+from bud.gateway.parsed import SPECS, Name
 from bud.gateway.reach import Reach
 
 log = logging.getLogger("bud.gateway")
 
-_LOOK_SECONDS = 0.5
-_KINDS = frozenset({"Project", "APIKey", "Provider", "Route", "Deployment", "Secret"})
+_LOOK_SECONDS = 0.2
+"""What has changed is read once it is the same at two looks, so within half a second: who writes is not done before."""
+_KINDS = frozenset({*SPECS, "Secret"})
+_Document = dict[str, Any]
+_State = tuple[int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """As Kubernetes reads YAML, where times are text."""
+    """As Kubernetes reads YAML: times are text, and no field stands twice."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  of the class it comes from
         letter: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
         for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = set[str]()
+        for name in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            if name in names:
+                raise yaml.constructor.ConstructorError(None, None, f"{name} stands twice", node.start_mark)
+            names.add(name)
+        return super().construct_mapping(node, deep)
 
-def read(folder: Path, reach: Reach) -> Built:
-    """The catalog of all `*.yaml` and `*.yml` below a folder. Raises `ValueError`, naming the file."""
-    objects = Objects()
-    for file in _files(folder):
+
+@dataclass(slots=True)
+class _File:
+    """What was last read of a file, when it was as `state` says; `trouble` is why it is not read anew."""
+
+    state: _State = ()
+    documents: list[tuple[int, _Document]] = field(default_factory=list)
+    trouble: str = ""
+
+
+class Folder:
+    """All `*.yaml` and `*.yml` below a folder, but for those whose path has a part that begins with a dot.
+
+    So no file is read twice where a ConfigMap is mounted, whose files lie in `..data`.
+    """
+
+    def __init__(self, folder: Path, reach: Reach) -> None:
+        self._folder = folder
+        self._reach = reach
+        self._files: dict[Path, _File] = {}
+        self._seen: dict[Path, _State] = {}
+        self._place: _State = ()
+        self._trouble = ""
+        self._is_new = True
+
+    def look(self) -> Built | None:
+        """What the folder says now; None while that is what it said before. The first look takes what there is."""
+        before = self._trouble, {path: (file.state, file.trouble) for path, file in self._files.items()}
+        now, away = self._scan()
+        for path, state in now.items():
+            file = self._files.get(path)
+            if (self._is_new or self._seen.get(path) == state) and (file is None or file.state != state):
+                self._read(path, state)
+        held = {path for path in self._files if any(path.is_relative_to(one) for one in away)}
+        for path in self._files.keys() - now.keys() - self._seen.keys() - held:
+            del self._files[path]
+        if before[1] and not self._files:
+            log.error("there are no files any more in %s: nothing is served, and no key is accepted", self._folder)
+        # What was held counts as seen: what the next look misses is looked for once more.
+        self._seen = dict.fromkeys(held, ()) | now
+        after = self._trouble, {path: (file.state, file.trouble) for path, file in self._files.items()}
+        is_same, self._is_new = before == after and not self._is_new, False
+        return None if is_same else self._built()
+
+    def _scan(self) -> tuple[dict[Path, _State], list[Path]]:
+        """The files with their states, and folders of which nobody knows what is in them."""
+        away, found = list[Path](), dict[Path, _State]()
+        self._trouble = ""
+        for place, folders, names in os.walk(self._folder, onerror=lambda error: away.append(Path(error.filename))):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                path = Path(place, name)
+                if name.startswith(".") or path.suffix not in (".yaml", ".yml"):
+                    continue
+                try:
+                    status = path.stat()
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # a link that leads nowhere
+                except OSError:
+                    away.append(path)
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found[path] = _state(status)
+        place_now = self._where()
+        if found:
+            self._place = place_now
+        elif self._files and self._place != place_now:
+            # As when what is mounted there was taken away: whoever takes back keys removes files from this very folder.
+            away.append(self._folder)
+        if away:
+            self._trouble = f"{', '.join(map(str, away))} cannot be read; what was known of it stays"
+        return found, away
+
+    def _where(self) -> _State:
+        """Which folder it is, whatever its name leads to; empty while there is none."""
         try:
-            documents = list(yaml.load_all(file.read_text(), _Loader))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{file}: {error}") from None
-        for document in documents:
-            _add(objects, document, file)
-    return build(objects, reach)
+            return _state(self._folder.stat())[:2]
+        except OSError:
+            return ()
+
+    def _read(self, path: Path, state: _State) -> None:
+        file = self._files.setdefault(path, _File())
+        try:
+            text = path.read_text()
+            documents = [] if not text.strip() else list(_documents(text))
+            if not text.strip() and file.documents:
+                raise ValueError("it is empty; to take back what it said, delete it")
+        except FileNotFoundError:
+            return  # the next look tells
+        except OSError as error:
+            file.trouble = self._stays(error, file)
+            return  # tried again at the next look: nothing in the file need change for that
+        except Exception as error:  # whatever is in a file, the others count
+            file.trouble = self._stays(error, file)
+        else:
+            file.documents, file.trouble = documents, ""
+        file.state = state
+
+    @staticmethod
+    def _stays(error: Exception, file: _File) -> str:
+        said = " ".join(str(error).split())
+        return f"it cannot be read: {said}; {'what it said before holds' if file.documents else 'it says nothing'}"
+
+    def _built(self) -> Built:
+        """Of two objects of one name the first holds, by path."""
+        objects, places = Objects(), dict[str, str]()
+        troubles = [(str(self._folder), self._trouble)] if self._trouble else []
+        for path, file in sorted(self._files.items()):
+            if file.trouble:
+                troubles.append((str(path), file.trouble))
+            for number, document in file.documents:
+                name, place = _name(document), f"{path}, document {number}"
+                what = called(name)
+                if what in places:
+                    troubles.append((f"{place}, {what}", f"it stands in {places[what]}, too, which holds; remove one"))
+                    continue
+                places[what] = place
+                if (fault := fault_of(document, SPECS.get(name[0]))) is not None:
+                    troubles.append((f"{place}, {what}", f"{fault}; the object is left out"))
+                else:
+                    objects.add(document)
+        built = build(objects, self._reach)
+        for what, text in built.troubles:
+            troubles.append((f"{places[what]}, {what}" if what in places else what, text))
+        return Built(built.catalog, troubles)
 
 
-async def follow(folder: Path, reach: Reach, take: Callable[[Built], None]) -> None:
-    """Gives what the folder says whenever it says something else; what cannot be read changes nothing."""
-    seen = _state(folder)
+async def follow(folder: Folder, take: Callable[[Built], None]) -> None:
+    """Gives what the folder says whenever it says something else."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
-        if (now := _state(folder)) == seen:
-            continue
-        if not now:
-            log.error("there are no files any more in %s; what was known stays", folder)
-            continue
-        seen = now
         try:
-            take(await asyncio.to_thread(read, folder, reach))
-        except Exception as error:  # whatever is in a file, what runs goes on
-            log.error("the files are not read anew, what was known stays: %s", error)
+            built = await asyncio.to_thread(folder.look)
+        except Exception:  # whatever is in a file, what runs goes on
+            log.exception("the files are not read anew, what was known stays")
+            continue
+        if built is not None:
+            take(built)
 
 
-def _add(objects: Objects, document: Any, file: Path) -> None:
-    if document is None:
-        return
-    metadata = document.get("metadata") if isinstance(document, dict) else None
-    if not isinstance(metadata, dict) or not metadata.get("name") or not document.get("kind"):
-        raise ValueError(f"{file}: each document needs kind and metadata.name")
-    if not all(isinstance(metadata.get(field, ""), str) for field in ("name", "namespace")):
-        raise ValueError(f"{file}: metadata.name and metadata.namespace are text: write {metadata['name']!r} in quotes")
-    if document["kind"] not in _KINDS:
-        if str(document.get("apiVersion")).startswith("bud.studio/"):
-            log.warning("%s: the gateway has no use for kind %s", file, document["kind"])
-        return
+def _documents(text: str) -> Iterator[tuple[int, _Document]]:
+    """The documents that the gateway has a use for, by their number. Raises `ValueError` and `yaml.YAMLError`."""
+    for number, document in enumerate(yaml.load_all(text, _Loader), 1):
+        if document is None:
+            continue
+        metadata = document.get("metadata") if isinstance(document, dict) else None
+        if not isinstance(metadata, dict) or not metadata.get("name") or not isinstance(document.get("kind"), str):
+            raise ValueError(f"document {number}: each needs kind and metadata.name")
+        if not all(isinstance(metadata.get(name, ""), str) for name in ("name", "namespace")):
+            words = "metadata.name and metadata.namespace are text"
+            raise ValueError(f"document {number}: {words}: write {metadata['name']!r} in quotes")
+        if _is_ours(number, document):
+            yield number, document
+
+
+def _is_ours(number: int, document: _Document) -> bool:
+    """Whether it is of a kind that the gateway reads. Raises `ValueError` for another version of one."""
+    kind, version = document["kind"], document.get("apiVersion")
+    wanted = "v1" if kind == "Secret" else API_VERSION
+    if version not in (None, wanted):
+        if kind in _KINDS and str(version).startswith(f"{GROUP}/"):
+            raise ValueError(f"document {number}: apiVersion of {kind}: write {wanted}")
+        return False
+    if kind not in _KINDS and version == API_VERSION:
+        log.warning("the gateway has no use for kind %s", kind)
+    # The same word means another kind without it.
+    return kind in _KINDS and (kind != DEPLOYMENT.kind or version is not None)
+
+
+def _name(document: _Document) -> Name:
+    metadata = document["metadata"]
     if document["kind"] != "Project":
         metadata.setdefault("namespace", "default")
-    objects.add(document)
+    return document["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml") and file.is_file())
-
-
-def _state(folder: Path) -> dict[Path, tuple[int, int]]:
-    state = {}
-    for file in _files(folder):
-        try:
-            found = file.stat()
-        except FileNotFoundError:
-            continue
-        state[file] = found.st_mtime_ns, found.st_size
-    return state
+def _state(found: os.stat_result) -> _State:
+    """What changes with a file."""
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

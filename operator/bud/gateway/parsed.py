@@ -19,6 +19,7 @@ from bud.api.project import ProjectSpec
 from bud.api.provider import ProviderSpec
 from bud.api.route import RouteSpec
 from bud.gateway.catalog import Meter, Project, Spending, meters
+from bud.gateway.mistyped import faults_of
 from bud.kube.kinds import OWNER_NAME, child_name
 from bud.kube.times import moment
 
@@ -91,15 +92,17 @@ def parsed(kind: str, raw: Raw) -> Item:
     """An object of one of `KINDS`."""
     metadata = raw["metadata"]
     what, troubles = None, tuple[str, ...]()
+    created = metadata.get("creationTimestamp") or ""
     try:
+        epoch(created)
         what = _READERS[kind](raw)
     except _Unreadable as error:
         troubles = (str(error),)
     except (ValueError, ArithmeticError, TypeError, AttributeError, LookupError) as error:
         # Never what it said before: that may be what was just taken back.
         troubles = (f"it cannot be read: {error}; the object is left out",)
-    created = metadata.get("creationTimestamp") or ""
-    return Item(kind, metadata.get("namespace", ""), metadata["name"], created, what, troubles)
+    known = created if what is not None else ""
+    return Item(kind, metadata.get("namespace", ""), metadata["name"], known, what, troubles)
 
 
 def epoch(text: str | None) -> float | None:
@@ -214,6 +217,16 @@ _READERS: Mapping[str, Callable[[Raw], Any]] = MappingProxyType(
 )
 
 
+SPECS: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {
+        "Project": ProjectSpec,
+        "APIKey": APIKeySpec,
+        "Provider": ProviderSpec,
+        "Route": RouteSpec,
+        "Deployment": DeploymentSpec,
+    }
+)
+"""How the spec of each kind of ours is made."""
 KINDS = frozenset(_READERS)
 """What the gateway has a use for."""
 
@@ -222,9 +235,7 @@ def _spec(model: type[_M], raw: Raw) -> _M:
     try:
         return model.model_validate(raw.get("spec") or {})
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise _Unreadable(f"spec.{where}: {fault['msg']}; the object is left out") from None
+        raise _Unreadable(f"{faults_of(error, model)}; the object is left out") from None
 
 
 def _spending(budget: Budget | None) -> Spending | None:

@@ -18,7 +18,7 @@ import uvloop
 from aiohttp import web
 
 from bud.gateway.app import Gateway
-from bud.gateway.files import read
+from bud.gateway.files import Folder
 from bud.gateway.protocol import Patience
 from bud.gateway.reach import Reach
 from bud.gateway.server import Server
@@ -68,7 +68,9 @@ def serving(folder: Path, upstream: Upstream, *, most: int = 100) -> Iterator[in
     """The port of a gateway in a thread of its own, with little patience."""
     GatewayProcess(folder).write(project(), key(), provider("p", upstream.url, "m"))
     settings = Settings(folder=folder, port=free_port(), reach=Reach.of(["loopback"], {}), max_connections=most)
-    server = Server(Gateway(read(folder, settings.reach).catalog, settings), settings, patience=SHORT)
+    built = Folder(folder, settings.reach).look()
+    assert built is not None
+    server = Server(Gateway(built.catalog, settings), settings, patience=SHORT)
     thread = threading.Thread(target=lambda: _run(server))
     thread.start()
     eventually(lambda: _true(server.started), within=20)

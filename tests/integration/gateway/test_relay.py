@@ -218,7 +218,7 @@ def test_a_change_of_the_files_is_taken_up_and_nonsense_changes_nothing(serve: S
         gateway.write(project(), key(), provider("p", upstream.url, "m", "another"))
         eventually(lambda: _equal(ask(gateway, CHAT | {"model": "another"}).status_code, 200), within=20)
         (gateway.folder / "objects.yaml").write_text("kind: [")
-        eventually(lambda: _contains(gateway.log, "what was known stays"), within=20)
+        eventually(lambda: _contains(gateway.log, "what it said before holds"), within=20)
         assert ask(gateway).status_code == 200
 
 
