@@ -37,6 +37,12 @@ Money = Annotated[
 """US dollars, as a whole number or a decimal string: floating point would not keep what was written."""
 
 
+FIRST_BYTE = (
+    "Seconds without any of an answer after which the next one is asked, where there is one. A Route's goes before its "
+    "Providers'. Default: no such time."
+)
+
+
 class Limits(Resource):
     """How much may be asked for; absent fields are not limited."""
 

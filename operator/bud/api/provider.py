@@ -21,7 +21,7 @@ from bud.api.base import (
     rule,
     rules,
 )
-from bud.api.limits import Pricing
+from bud.api.limits import FIRST_BYTE, Pricing
 
 ProviderKind = Literal[
     "OpenAI", "AzureOpenAI", "Together", "Fireworks", "XAI", "OpenAICompatible", "Anthropic", "Google", "Bedrock"
@@ -88,6 +88,7 @@ class ProviderSpec(Resource):
         0, ge=-1000, le=1000, description="Of several Providers with the same model, the highest is asked first."
     )
     timeout_seconds: int = Field(600, ge=1, le=86400, description="Longest time that an answer may take, in seconds.")
+    first_byte_seconds: int | None = Field(None, ge=1, le=86400, description=FIRST_BYTE)
 
 
 class ProviderStatus(Status):

@@ -22,7 +22,7 @@ from bud.api.base import (
     rule,
     rules,
 )
-from bud.api.limits import Pricing
+from bud.api.limits import FIRST_BYTE, Pricing
 
 
 class ProviderTarget(Resource):
@@ -68,6 +68,7 @@ class RouteSpec(Resource):
     )
     retries: int = Field(2, ge=0, le=10, description="How often a request is tried again before its first byte.")
     timeout_seconds: int = Field(600, ge=1, le=86400, description="Longest time that an answer may take, in seconds.")
+    first_byte_seconds: int | None = Field(None, ge=1, le=86400, description=FIRST_BYTE)
     pricing: Pricing | None = Field(None, description="What callers are charged. Default: the target's own prices.")
 
 

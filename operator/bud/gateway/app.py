@@ -143,6 +143,9 @@ class Gateway:
         except Gone:
             request.facts.status = 408 if was_late(request.scope) else NOT_ANSWERED
             log.debug("request %s: the caller hung up", request.id)
+        except asyncio.CancelledError:
+            # By the server alone: the time that what is under way has at a stop is over.
+            await self._refuse(request, Unavailable("the gateway stops before this is answered; ask again"))
         except Exception:
             log.exception("request %s failed", request.id)
             await self._refuse(request, Refusal("the gateway has a fault; tell whoever runs it the request's id"))

@@ -104,8 +104,8 @@ class Target:
     `conduit_metadata` tells. `headers` hold the gateway's own credentials. `query` ends every address, with its `?`.
     `translator` is None for those that speak OpenAI's format; `most` is their name for the most tokens of a chat's
     answer, and `functions` whether they know the older functions. `own` is for what the operator runs, or the
-    administrator allows by name: its addresses are not checked. `nap` is set where it may sleep. `secrets` are what no
-    answer may repeat.
+    administrator allows by name: its addresses are not checked. After `first_byte` seconds without any of an
+    answer another is asked. `nap` is set where it may sleep. `secrets` are what no answer may repeat.
     """
 
     id: str
@@ -119,6 +119,7 @@ class Target:
     context_length: int | None = None
     max_output_tokens: int | None = None
     timeout: float = 600.0
+    first_byte: float | None = None
     created: int = 0
     ready: bool = True
     query: str = ""
@@ -132,7 +133,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A name that callers use, and what answers to it: `targets` by `strategy`, then `fallbacks` one after another."""
+    """A name that callers use, and what answers to it: `targets` by `strategy`, then `fallbacks` one after another.
+
+    `first_byte` goes before the targets' own.
+    """
 
     name: str
     targets: tuple[Target, ...]
@@ -140,6 +144,7 @@ class Served:
     strategy: Strategy = "Weighted"
     retries: int = 2
     timeout: float = 600.0
+    first_byte: float | None = None
     price: Price | None = None
 
 

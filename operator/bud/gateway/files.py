@@ -166,7 +166,7 @@ class Folder:
                     troubles.append((f"{place}, {what}", f"it stands in {places[what]}, too, which holds; remove one"))
                     continue
                 places[what] = place
-                if (fault := fault_of(document, SPECS.get(name[0]))) is not None:
+                if (fault := _fault(document)) is not None:
                     troubles.append((f"{place}, {what}", f"{fault}; the object is left out"))
                 else:
                     objects.add(document)
@@ -200,22 +200,27 @@ def _documents(text: str) -> Iterator[tuple[int, _Document]]:
         if not all(isinstance(metadata.get(name, ""), str) for name in ("name", "namespace")):
             words = "metadata.name and metadata.namespace are text"
             raise ValueError(f"document {number}: {words}: write {metadata['name']!r} in quotes")
-        if _is_ours(number, document):
+        if _is_ours(document):
             yield number, document
 
 
-def _is_ours(number: int, document: _Document) -> bool:
-    """Whether it is of a kind that the gateway reads. Raises `ValueError` for another version of one."""
+def _is_ours(document: _Document) -> bool:
+    """Whether it is of a kind that the gateway reads, in whatever version."""
+    kind, version = document["kind"], str(document.get("apiVersion") or "")
+    if kind not in _KINDS:
+        if version.startswith(f"{GROUP}/"):
+            log.warning("the gateway has no use for kind %s", kind)
+        return False
+    if kind == DEPLOYMENT.kind and not version:
+        return False  # the same word means another kind, too
+    return version in ("", "v1") or version.startswith(f"{GROUP}/")
+
+
+def _fault(document: _Document) -> str | None:
+    """What is wrong around the spec, with the remedy."""
     kind, version = document["kind"], document.get("apiVersion")
     wanted = "v1" if kind == "Secret" else API_VERSION
-    if version not in (None, wanted):
-        if kind in _KINDS and str(version).startswith(f"{GROUP}/"):
-            raise ValueError(f"document {number}: apiVersion of {kind}: write {wanted}")
-        return False
-    if kind not in _KINDS and version == API_VERSION:
-        log.warning("the gateway has no use for kind %s", kind)
-    # The same word means another kind without it.
-    return kind in _KINDS and (kind != DEPLOYMENT.kind or version is not None)
+    return f"apiVersion: write {wanted}" if version not in (None, wanted) else fault_of(document, SPECS.get(kind))
 
 
 def _name(document: _Document) -> Name:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from bud.gateway.catalog import Catalog, Target
 from bud.gateway.client import Client
 from bud.gateway.exposition import head, labels, sample
-from bud.gateway.route import Board
+from bud.gateway.route import Board, Key, keys
 
 log = logging.getLogger("bud.gateway")
 
@@ -50,18 +50,19 @@ class Health:
         """Asks those whose pause is over; tells when the next one's is, if any rests."""
         if catalog is not self._seen:
             self._seen = catalog
-            self._board.keep({url for target in targets(catalog) for url in target.urls})
+            self._board.keep({key for target in targets(catalog) for key, _ in keys(target)})
         resting = self._board.resting()
         if not resting:
             return None
-        asked = {url: t for t in targets(catalog) if t.provider in _ASKED for url in t.urls if url in resting}
-        for url in asked:
-            self._board.hold(url)
+        known = (target for target in targets(catalog) if target.provider in _ASKED)
+        asked = {key: (target, url) for target in known for key, url in keys(target) if key in resting}
+        for key in asked:
+            self._board.hold(key)
         gate = asyncio.Semaphore(_AT_ONCE)
-        await asyncio.gather(*(self._ask(asked[url], url, gate) for url in asked if resting[url] <= now))
-        return min((until for url, until in self._board.resting().items() if url in asked), default=None)
+        await asyncio.gather(*(self._ask(key, *at, gate) for key, at in asked.items() if resting[key] <= now))
+        return min((until for key, until in self._board.resting().items() if key in asked), default=None)
 
-    async def _ask(self, target: Target, url: str, gate: asyncio.Semaphore) -> None:
+    async def _ask(self, key: Key, target: Target, url: str, gate: asyncio.Semaphore) -> None:
         async with gate:
             try:
                 well = await self._probe(target, url)
@@ -71,9 +72,9 @@ class Health:
                 well = False
         if well:
             log.info("%s is well again at one of its addresses", target.id)
-            self._board.heal(url)
+            self._board.heal(key)
         else:
-            self._board.failed(url, now=asyncio.get_running_loop().time())
+            self._board.failed(key, now=asyncio.get_running_loop().time())
 
 
 def asking(client_to: Callable[[Target], Client]) -> Probe:
@@ -105,10 +106,10 @@ def samples(catalog: Catalog, board: Board, *, now: float) -> Iterator[str]:
     found = {}
     for namespace, names in catalog.names.items():
         for target in targets(Catalog(names={namespace: names})):
-            found[labels(("bud_namespace", "bud_target"), (namespace, target.id))] = target.urls
+            found[labels(("bud_namespace", "bud_target"), (namespace, target.id))] = target
     yield head(resting, "gauge", "Addresses of a target that rest after faults.")
-    for given, urls in found.items():
-        yield sample(resting, given, sum(not board.is_open(url, now=now) for url in urls))
+    for given, one in found.items():
+        yield sample(resting, given, sum(not board.is_open(url, one.model, now=now) for url in one.urls))
     yield head(busy, "gauge", "Requests that a target is working on.")
-    for given, urls in found.items():
-        yield sample(busy, given, sum(map(board.under_way, urls)))
+    for given, one in found.items():
+        yield sample(busy, given, sum(map(board.under_way, one.urls)))

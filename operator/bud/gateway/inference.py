@@ -21,18 +21,20 @@ from bud.gateway.idempotency import digest_of
 from bud.gateway.mask import masked
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
-from bud.gateway.naps import Naps
+from bud.gateway.naps import Naps, among_fallbacks, everything
 from bud.gateway.paths import Place
 from bud.gateway.protocol import watch
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
-from bud.gateway.relay import Answer, Errand, Relay, passed_on
+from bud.gateway.relay import Answer, Errand, Relay, is_another_asked, passed_on
+from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
 from bud.gateway.splice import add_member, rename_model, unambiguous
 from bud.gateway.stream import Rewriter, TooLong
-from bud.gateway.translate.answer import read_whole
+from bud.gateway.translate.answer import Translated, read_whole
 from bud.gateway.translate.wire import Sent
 from bud.gateway.upstream import sent
 from bud.gateway.usage import Usage, cost
+from bud.gateway.whole import ENDPOINTS, Whole
 
 _GUESSED_OUTPUT = 256
 """Tokens of an answer whose length nobody bounds, until the model's own mean is known."""
@@ -158,7 +160,13 @@ class Inference:
         admitted = await self._admission.admit(request, key, served, thought)
         call = Call(request, key, served, where.endpoint, body, text, admitted, Usage())
         request.facts.model = served.name
-        errand = Errand(call.sent, _headers(call), prefix=call.text[:_PREFIX_BYTES], trace=request.trace)
+        errand = Errand(
+            call.sent,
+            _headers(call),
+            prefix=call.text[:_PREFIX_BYTES],
+            trace=request.trace,
+            whole=where.endpoint in ENDPOINTS,
+        )
         await self.relay(call, errand)
 
     async def relay(self, call: Call, errand: Errand) -> None:
@@ -166,8 +174,15 @@ class Inference:
 
         It ends when `call.cut` says so, when the caller hangs up or when its deadline is over.
         """
-        cut, seconds = call.cut, min(call.served.timeout, deadline(call.request.headers))
-        timer = asyncio.get_running_loop().call_later(seconds, _over, cut, seconds)
+        cut, callers = call.cut, deadline(call.request.headers)
+        seconds = min(call.served.timeout, callers)
+        # The caller's own began with the request, however long its body and its limits took.
+        left = min(call.served.timeout, callers - (self._clock() - call.request.began))
+        loop = asyncio.get_running_loop()
+        errand.until = loop.time() + left
+        timer = loop.call_at(errand.until, _over, cut, seconds)
+        if left <= 0:
+            _over(cut, seconds)
         try:
             watch(call.request.scope, partial(cut.off, Gone()))
             await cut.run(self._relayed(call, errand))
@@ -176,16 +191,28 @@ class Inference:
             self._settle(call)
 
     async def _relayed(self, call: Call, errand: Errand) -> None:
-        if all(target.nap is None for target in call.served.targets):
+        served = call.served
+        if all(target.nap is None for target in (*served.targets, *served.fallbacks)):
             await self._answered(call, errand)
             return
-        with self._naps.use(call.served):
-            await self._held(call)
+        with self._naps.use(served.targets):
+            await self._held(call, everything)
+            try:
+                await self._answered(call, errand)
+            except Refusal as refusal:
+                asleep = self._naps.asleep(call.served.fallbacks)
+                if call.target is not None or not asleep or not is_another_asked(refusal) or not errand.again():
+                    raise
+            else:
+                return
+        # Nothing else can answer: what sleeps is woken, and asked alone.
+        with self._naps.use(asleep):
+            await self._held(call, partial(among_fallbacks, ids=frozenset(target.id for target in asleep)))
             await self._answered(call, errand)
 
-    async def _held(self, call: Call) -> None:
+    async def _held(self, call: Call, pick: Callable[[Served], Served]) -> None:
         """Waits for what sleeps; to callers of streams it sends comments meanwhile, lest they take it for dead."""
-        waking = asyncio.ensure_future(self._naps.awake(call.served, call.key.project.namespace))
+        waking = asyncio.ensure_future(self._naps.awake(call.served, call.key.project.namespace, pick))
         try:
             while not (await asyncio.wait({waking}, timeout=_COMMENT_SECONDS))[0]:
                 if call.streams:
@@ -199,24 +226,28 @@ class Inference:
 
     async def _answered(self, call: Call, errand: Errand) -> None:
         with await self._relay.ask(call.served, errand) as given:
-            target, response = given.target, given.answer
-            call.target = target
+            call.target = target = given.target
             call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
-            kind = response.headers.get("content-type", "")
-            if kind.startswith("text/event-stream"):
-                await self._stream(call, target, response)
-            elif kind.startswith("application/json"):
-                await self._whole(call, target, response)
-            else:
-                await self._binary(call, response)
+            if target.nap is None:
+                await self._told(call, target, given.answer)
+                return
+            with self._naps.use((target,)):
+                await self._told(call, target, given.answer)
 
-    async def _whole(self, call: Call, target: Target, response: Answer) -> None:
-        try:
-            text = await read_whole(response)
-        except OSError as error:
-            raise Unavailable("the model broke off its answer; try again") from error
-        text, metadata = masked(text, target.secrets), None
-        told = _answer(text)
+    async def _told(self, call: Call, target: Target, response: Answer) -> None:
+        kind = response.headers.get("content-type", "")
+        if isinstance(response, Whole):
+            await self._whole(call, target, response)
+        elif kind.startswith("text/event-stream"):
+            await self._stream(call, target, response)
+        elif kind.startswith("application/json"):
+            await self._whole(call, target, await _read_whole(response))
+        else:
+            await self._binary(call, response)
+
+    async def _whole(self, call: Call, target: Target, answer: Whole) -> None:
+        told = answer.told
+        text, metadata = masked(answer.text, target.secrets), None
         if told is not None:
             call.usage.read(told.get("usage"))
             if target.model != call.served.name:
@@ -225,10 +256,10 @@ class Inference:
             metadata = call.metadata(call.usage, now=self._clock())
             if told is not None:
                 text = add_member(text, "conduit_metadata", metadata)
-        await self._pass_on(call, response, length=len(text), metadata=metadata)
+        await self._pass_on(call, answer, length=len(text), metadata=metadata)
         await call.request.tell({"type": "http.response.body", "body": text})
 
-    async def _binary(self, call: Call, response: Answer) -> None:
+    async def _binary(self, call: Call, response: Reply | Translated) -> None:
         """An answer that nobody reads on the way. Of one that breaks off, the caller sees that its end is missing."""
         await self._pass_on(call, response, length=response.length)
         try:
@@ -240,7 +271,7 @@ class Inference:
             raise Unavailable("the model broke off its answer") from error
         await call.request.tell({"type": "http.response.body", "body": b""})
 
-    async def _stream(self, call: Call, target: Target, response: Answer) -> None:
+    async def _stream(self, call: Call, target: Target, response: Reply | Translated) -> None:
         metadata = (lambda usage: call.metadata(usage, now=self._clock())) if call.tells_metadata else None
         rewriter: Rewriter | Typed
         if call.asks_usage:
@@ -310,13 +341,16 @@ def _read(text: bytes) -> Any:
         raise Invalid(f"the body is not JSON: {error}", code="invalid_json") from None
 
 
-def _answer(text: bytes) -> dict[str, Any] | None:
-    """None for JSON that is no object. Raises `Unavailable` for what is no JSON."""
+async def _read_whole(response: Reply | Translated) -> Whole:
+    """An answer that need be no object. Raises `Unavailable` for what is no JSON."""
     try:
+        text = await read_whole(response)
         told = orjson.loads(text)
+    except OSError as error:
+        raise Unavailable("the model broke off its answer; try again") from error
     except orjson.JSONDecodeError:
         raise Unavailable("the model answered with something that is no JSON; try again") from None
-    return told if isinstance(told, dict) else None
+    return Whole(response.status, response.headers, text, told if isinstance(told, dict) else None)
 
 
 def _over(cut: Cut, seconds: float) -> None:

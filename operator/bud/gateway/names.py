@@ -218,6 +218,7 @@ class Names:
                 strategy=spec.strategy,
                 retries=spec.retries,
                 timeout=float(spec.timeout_seconds),
+                first_byte=spec.first_byte_seconds,
                 price=_price(spec.pricing),
             )
 
@@ -251,6 +252,7 @@ def _target(item: Item, spec: ProviderSpec, model: ProviderModel, reach: Reached
         context_length=model.context_length or window,
         max_output_tokens=model.max_output_tokens,
         timeout=float(spec.timeout_seconds),
+        first_byte=spec.first_byte_seconds,
         created=int(epoch(item.created) or 0),
     )
 

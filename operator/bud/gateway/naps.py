@@ -11,10 +11,11 @@ import contextlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
+from dataclasses import replace
 
 from bud.errors import BudError
-from bud.gateway.catalog import Catalog, Served
+from bud.gateway.catalog import Catalog, Served, Target
 from bud.gateway.refusal import Unavailable
 
 log = logging.getLogger("bud.gateway")
@@ -25,6 +26,16 @@ _AGAIN_SECONDS = 1.0
 
 Note = Callable[[str], Awaitable[None]]
 """Writes that the Deployment of this id is used now. Raises `BudError`."""
+
+
+def everything(served: Served) -> Served:
+    """The name as it is."""
+    return served
+
+
+def among_fallbacks(served: Served, *, ids: Set[str]) -> Served:
+    """The name with these of its fallbacks alone."""
+    return replace(served, targets=tuple(one for one in served.fallbacks if one.id in ids), fallbacks=())
 
 
 class Naps:
@@ -50,12 +61,12 @@ class Naps:
         self._news = asyncio.Event()
 
     @contextlib.contextmanager
-    def use(self, served: Served) -> Iterator[None]:
-        """What sleeps is kept awake while the block runs."""
+    def use(self, targets: Iterable[Target]) -> Iterator[None]:
+        """What may sleep of them is kept awake while the block runs."""
         if self._note is None:
             yield
             return
-        ids = {target.nap.id: target.nap.seconds for target in served.targets if target.nap is not None}
+        ids = {target.nap.id: target.nap.seconds for target in targets if target.nap is not None}
         self._used |= ids
         self._using.update(ids.keys())
         self._work.set()
@@ -64,8 +75,14 @@ class Naps:
         finally:
             self._using.subtract(ids.keys())
 
-    async def awake(self, served: Served, namespace: str) -> Served:
-        """The same name once something answers to it. Raises `Unavailable` when too many wait already."""
+    def asleep(self, targets: Iterable[Target]) -> tuple[Target, ...]:
+        """Those that sleep and can be woken."""
+        known = () if self._note is None else targets
+        return tuple(target for target in known if target.nap is not None and not target.urls)
+
+    async def awake(self, served: Served, namespace: str, pick: Callable[[Served], Served] = everything) -> Served:
+        """What `pick` takes of the name, once something answers to it. Raises `Unavailable` when too many wait."""
+        served = pick(served)
         if self._note is None or any(target.urls for target in served.targets):
             return served
         name = namespace, served.name
@@ -75,7 +92,8 @@ class Naps:
         try:
             while not any(target.urls for target in served.targets):
                 await self._news.wait()
-                served = self._catalog().served(namespace, served.name) or served
+                known = self._catalog().served(namespace, served.name)
+                served = served if known is None else pick(known)
             return served
         finally:
             self._held[name] -= 1

@@ -224,7 +224,7 @@ class Realtime:
             request.trace,
         )
         try:
-            with self._naps.use(served):
+            with self._naps.use(served.targets):
                 served = await self._woken(served, key, seconds)
                 async with self._relay.visit(served, visit) as (target, peer):
                     await self._join(call, send, target, peer)

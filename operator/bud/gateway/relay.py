@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import math
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ from bud.gateway.mask import mask
 from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal, Unavailable, of_status
 from bud.gateway.reply import Reply
-from bud.gateway.route import Board, order
+from bud.gateway.route import Board
 from bud.gateway.tracing import UNTOLD, Attempt, Trace
 from bud.gateway.translate.answer import Translated
 from bud.gateway.translate.wire import Sent
+from bud.gateway.tries import NOT_ALLOWED, Hung, Tries, Unreached, pause
+from bud.gateway.whole import Whole, read
 
 log = logging.getLogger("bud.gateway")
 
@@ -38,24 +41,21 @@ MESSAGE_BYTES = 16 * 1024 * 1024
 """The longest message of a WebSocket."""
 _A = TypeVar("_A")
 _HEARTBEAT_SECONDS = 30.0
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _TOLD_BYTES = 64 * 1024
 """How much of an upstream's error is read."""
 _CLOSING_SECONDS = 3.0
 _TOLD_CHARACTERS = 2000
-_NOT_ALLOWED = "upstream_not_allowed"
-_NEVER_THERE = frozenset({"provider_credentials", _NOT_ALLOWED})
-"""Codes of what only an administrator can heal: the same target is not asked again, the next one is."""
+_REDIRECT = "upstream_redirect"
+
+Answer = Reply | Translated | Whole
 
 
-Answer = Reply | Translated
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Errand:
     """What is to be sent: `sent` makes it for a target, `prefix` is the beginning of its conversation.
 
-    `sent` may raise `Refusal` for what the target cannot be asked. `again` tells whether it can be made once more.
+    `sent` may raise `Refusal` for what the target cannot be asked. `again` tells whether it can be made once more, and
+    `whole` whether its answer is one JSON object, or events. It has time `until` then, as the event loop counts it.
     """
 
     sent: Callable[[Target], Sent]
@@ -63,6 +63,8 @@ class Errand:
     prefix: bytes = b""
     again: Callable[[], bool] = lambda: True
     trace: Trace = UNTOLD
+    whole: bool = False
+    until: float = math.inf
 
 
 class Given(Generic[_A]):
@@ -103,6 +105,9 @@ class Visit:
     trace: Trace = UNTOLD
 
 
+_Ask = Callable[[Attempt], Awaitable[_A | Refusal]]
+
+
 class Relay:
     """What the gateway asks, by `own` connections to what the operator runs, and by `others` to all else."""
 
@@ -129,10 +134,9 @@ class Relay:
 
         Raises `Refusal`: what the last one asked had to say, or `Unavailable` when none could be reached.
         """
-        ask: Callable[[Attempt], Awaitable[Answer | Refusal]] = partial(self._try, served, errand)
-        given: Given[Answer] = await self._first(
-            served, ask, prefix=errand.prefix, again=errand.again, trace=errand.trace
-        )
+        tries = Tries(served, self.board, prefix=errand.prefix, until=errand.until)
+        ask: _Ask[Answer] = partial(self._try, served, errand, tries)
+        given: Given[Answer] = await self._first(tries, ask, again=errand.again, trace=errand.trace)
         given.close = given.answer.close
         return given
 
@@ -141,7 +145,8 @@ class Relay:
         self, served: Served, visit: Visit
     ) -> AsyncIterator[tuple[Target, aiohttp.ClientWebSocketResponse]]:
         """A WebSocket, while the block runs. Raises `Refusal`."""
-        with await self._first(served, partial(self._open, served, visit), trace=visit.trace) as given:
+        tries = Tries(served, self.board, prefix=b"", until=math.inf)
+        with await self._first(tries, partial(self._open, served, visit, tries), trace=visit.trace) as given:
             try:
                 yield given.target, given.answer
             finally:
@@ -149,38 +154,23 @@ class Relay:
 
     async def _first(
         self,
-        served: Served,
-        attempt: Callable[[Attempt], Awaitable[_A | Refusal]],
+        tries: Tries,
+        attempt: _Ask[_A],
         *,
-        prefix: bytes = b"",
         again: Callable[[], bool] = lambda: True,
         trace: Trace = UNTOLD,
     ) -> Given[_A]:
         """What the first target that answers gives."""
-        now = asyncio.get_running_loop().time
         refusal: Refusal | None = None
-        backoff, number, hopeless = _FIRST_BACKOFF, 0, set[str]()
-        for target, url in order(served, self.board, prefix=prefix, now=now()):
-            if target.id in hopeless:
-                continue
-            if number and not again():
-                break
-            if number:
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
-            number += 1
-            answer = await self._asked(trace.attempt(target, url), attempt)
+        while (not tries.number or again()) and (at := await tries.next()) is not None:
+            answer = await self._asked(trace.attempt(*at), attempt)
             if isinstance(answer, Given):
                 return answer
             refusal = answer
-            if refusal.code in _NEVER_THERE:
-                hopeless.add(target.id)
-            # Credentials and limits are one account's, and an address may be several projects'.
-            elif refusal.status != 429:
-                self.board.failed(url, now=now())
-        raise refusal or Unavailable(f"nothing that answers to model '{served.name}' is ready; try again later")
+            tries.failed(*at, answer)
+        raise refusal or tries.nobody
 
-    async def _asked(self, at: Attempt, attempt: Callable[[Attempt], Awaitable[_A | Refusal]]) -> Given[_A] | Refusal:
+    async def _asked(self, at: Attempt, attempt: _Ask[_A]) -> Given[_A] | Refusal:
         self.board.begin(at.url)
         at.__enter__()
         try:
@@ -190,17 +180,20 @@ class Relay:
             at.__exit__(type(error), error, error.__traceback__)
             raise
         if not isinstance(answer, Refusal):
-            self.board.worked(at.url)
+            self.board.worked(at.url, at.target.model)
             return Given(at, answer, self.board)
         self.board.end(at.url)
         at.refused(answer)
         at.__exit__(None, None, None)
         return answer
 
-    async def _open(self, served: Served, visit: Visit, at: Attempt) -> aiohttp.ClientWebSocketResponse | Refusal:
+    async def _open(
+        self, served: Served, visit: Visit, tries: Tries, at: Attempt
+    ) -> aiohttp.ClientWebSocketResponse | Refusal:
         target = at.target
+        seconds = tries.seconds(target, at.url)
         try:
-            async with asyncio.timeout(visit.seconds):
+            async with asyncio.timeout(min(visit.seconds, seconds or math.inf)):
                 return await self._to(target).sockets.ws_connect(
                     f"{at.url}/{visit.path(target)}",
                     headers={**visit.headers, **at.headers, **target.headers},
@@ -211,42 +204,64 @@ class Relay:
         except aiohttp.WSServerHandshakeError as error:
             if error.status < 300:
                 return Unavailable(f"model '{served.name}' does not speak WebSocket there", code="upstream_unavailable")
-            status, refusal = _told(error.status, b"", target)
-            if _is_another_asked(status):
+            refusal = _told(error.status, b"", target)
+            if is_another_asked(refusal):
                 return refusal
             raise refusal from None
         except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError, too
             return _unreached(served, target, error)
 
-    async def _try(self, served: Served, errand: Errand, at: Attempt) -> Answer | Refusal:
+    async def _try(self, served: Served, errand: Errand, tries: Tries, at: Attempt) -> Answer | Refusal:
         """An answer, or a fault after which the next may be asked. Raises `Refusal` where that cannot help."""
         target = at.target
+        since, seconds = tries.now(), tries.seconds(target, at.url)
         sent = errand.sent(target)
         full = f"{at.url}/{sent.path}{target.query}"
         headers = {**errand.headers, **at.headers, **target.headers, **sent.headers}
         if target.translator is not None and isinstance(sent.body, bytes):
             headers |= target.translator.signed(full, sent.body)
+        # What was signed must be what is sent.
+        as_written = target.translator is not None
+        ask = self._to(target).client.ask("POST", full, headers=headers, body=sent.body, as_written=as_written)
         try:
-            reply = await self._to(target).client.ask(
-                "POST",
-                full,
-                headers=headers,
-                body=sent.body,
-                # What was signed must be what is sent.
-                as_written=target.translator is not None,
-            )
+            # Of what is sent while it comes, nobody knows when it was heard.
+            reply = await ask if seconds is None or not isinstance(sent.body, bytes) else await _soon(ask, seconds)
+            if reply is None:
+                log.warning("%s gave no answer within %d s", target.id, seconds)
+                return Hung(f"model '{served.name}' has not answered in time; try again later")
             if reply.status < 300:
-                return reply if sent.reader is None else Translated(reply, sent.reader, streams=sent.streams)
+                answer = reply if sent.reader is None else Translated(reply, sent.reader, streams=sent.streams)
+                return await read(answer, target) if errand.whole else answer
             try:
                 told = await reply.read(_TOLD_BYTES)
             finally:
                 reply.close()
+        except asyncio.CancelledError:
+            if isinstance(sent.body, bytes):
+                tries.cut(target, at.url, since=since)
+            raise
         except OSError as error:
             return _unreached(served, target, error)
-        status, refusal = _told(reply.status, told[:_TOLD_BYTES], target, headers=reply.headers, path=sent.path)
-        if _is_another_asked(status):
+        refusal = _told(reply.status, told[:_TOLD_BYTES], target, headers=reply.headers, path=sent.path)
+        if is_another_asked(refusal):
             return refusal
         raise refusal
+
+
+async def _soon(asked: Awaitable[Reply], seconds: float) -> Reply | None:
+    """An answer of which something has come; None if nothing did in so many seconds."""
+    reply, limit = None, asyncio.timeout(seconds)
+    try:
+        async with limit:
+            reply = await asked
+            await reply.some()
+    except BaseException as error:
+        if reply is not None:
+            reply.close()
+        if isinstance(error, TimeoutError) and limit.expired():
+            return None
+        raise
+    return reply
 
 
 async def hang_up(peer: aiohttp.ClientWebSocketResponse, code: int, reason: bytes = b"") -> None:
@@ -256,23 +271,23 @@ async def hang_up(peer: aiohttp.ClientWebSocketResponse, code: int, reason: byte
             await peer.close(code=code, message=reason)
 
 
-def _is_another_asked(status: int) -> bool:
+def is_another_asked(refusal: Refusal) -> bool:
     """Faults that may heal, and those of the gateway's account there, which another provider does not share."""
-    return status in (401, 403, 429) or (status >= 500 and status != 501)
+    return refusal.status == 429 or (refusal.status >= 500 and refusal.status != 501 and refusal.code != _REDIRECT)
 
 
 def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
     log.warning("%s cannot be reached: %s", target.id, str(error) or repr(error))
     if isinstance(getattr(error, "os_error", error), PermissionError):  # aiohttp tells of it in its own
         words = f"model '{served.name}' has an address that this gateway may not reach; ask who runs it"
-        return Unavailable(words, code=_NOT_ALLOWED)
-    return Unavailable(f"model '{served.name}' cannot be reached now; try again later")
+        return Unavailable(words, code=NOT_ALLOWED)
+    return Unreached(f"model '{served.name}' cannot be reached now; try again later")
 
 
 def _told(
     status: int, text: bytes, target: Target, *, headers: Mapping[str, str] = MappingProxyType({}), path: str = ""
-) -> tuple[int, Refusal]:
-    """What an upstream's error is and becomes; its words go on unless they are about its credentials."""
+) -> Refusal:
+    """What an upstream's error becomes; its words go on unless they are about its credentials."""
     first = status
     message, param, code = f"the model answered with status {status}", None, None
     try:
@@ -289,15 +304,17 @@ def _told(
         pass
     if 300 <= status < 400:
         words = f"{target.provider} answers with a redirect, which is not followed"
-        return status, Unavailable(words, code="upstream_redirect")
+        return Unavailable(words, code=_REDIRECT)
     if path == "completions" and status in (404, 405) and code != "model_not_found":
         status = 501  # many servers have no such path by now
     if status in (401, 403):
         log.error("%s refuses the gateway's credentials: status %d", target.id, first)
     refusal = of_status(status, message, param=param, code=code)
+    if status in (429, 503):
+        refusal.headers |= pause(headers, now=time.time())
     mask(refusal, target.secrets)
     refusal.message = refusal.message[:_TOLD_CHARACTERS]
-    return status, refusal
+    return refusal
 
 
 def _text(value: object) -> str | None:

@@ -71,6 +71,11 @@ class Reply:
             raise self._fault
         return self._taken()
 
+    async def some(self) -> None:
+        """Returns once any of the body has come, or its end."""
+        while not self._chunks and not self._over:
+            await self._more()
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 

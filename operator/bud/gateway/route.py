@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from bud.gateway.catalog import Served, Target
@@ -19,9 +18,12 @@ _BOUND = 1.25
 Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads")."""
 
 
+Key = str | tuple[str, str]
+"""What may rest: an address to which no connection leads, or a model at an address that answers with faults."""
+
+
 @dataclass(slots=True)
-class _Address:
-    under_way: int = 0
+class _Circuit:
     faults: int = 0
     pause: float = 0.0
     closed_until: float = 0.0
@@ -29,27 +31,32 @@ class _Address:
 
 
 class Board:
-    """What one process knows of addresses: requests under way and faults in a row.
+    """What one process knows of addresses: requests under way, and faults in a row of each, and of each model there.
 
-    `fault` is set when an address begins to rest.
+    `fault` is set when one of them begins to rest.
     """
 
     def __init__(self) -> None:
         self.fault = asyncio.Event()
-        self._addresses: dict[str, _Address] = defaultdict(_Address)
+        self._busy: dict[str, int] = {}
+        self._circuits: dict[Key, _Circuit] = {}
+        """Of those alone that failed and have not worked since."""
 
     def begin(self, url: str) -> None:
-        self._addresses[url].under_way += 1
+        self._busy[url] = self._busy.get(url, 0) + 1
 
     def end(self, url: str) -> None:
-        self._addresses[url].under_way -= 1
+        self._busy[url] -= 1
+        if not self._busy[url]:
+            del self._busy[url]
 
-    def worked(self, url: str) -> None:
-        at = self._addresses[url]
-        at.faults, at.pause, at.closed_until, at.held = 0, 0.0, 0.0, False
+    def worked(self, url: str, model: str) -> None:
+        if self._circuits:
+            self._circuits.pop(url, None)
+            self._circuits.pop((url, model), None)
 
-    def failed(self, url: str, *, now: float) -> None:
-        at = self._addresses[url]
+    def failed(self, key: Key, *, now: float) -> None:
+        at = self._circuits.setdefault(key, _Circuit())
         at.faults += 1
         # Of many requests that fail together, one makes the pause longer.
         if at.faults >= _OPENS_AFTER and at.closed_until <= now:
@@ -57,32 +64,42 @@ class Board:
             at.closed_until = now + at.pause
             self.fault.set()
 
-    def is_open(self, url: str, *, now: float) -> bool:
-        """Whether something may be sent: an address whose pause is over is tried again."""
-        at = self._addresses.get(url)
-        return at is None or (at.closed_until <= now and not at.held)
+    def is_open(self, url: str, model: str, *, now: float) -> bool:
+        """Whether something may be sent: what rested is tried again when its pause is over."""
+        return not self._circuits or (self._is_open(url, now) and self._is_open((url, model), now))
 
-    def resting(self) -> dict[str, float]:
-        """Addresses that rest after faults, and until when."""
-        return {url: at.closed_until for url, at in self._addresses.items() if at.closed_until}
+    def resting(self) -> dict[Key, float]:
+        """What rests after faults, and until when."""
+        return {key: at.closed_until for key, at in self._circuits.items() if at.closed_until}
 
-    def hold(self, url: str) -> None:
-        """An address rests on when its pause is over, until it is found well."""
-        self._addresses[url].held = True
+    def hold(self, key: Key) -> None:
+        """It rests on when its pause is over, until it is found well."""
+        self._circuits[key].held = True
 
-    def heal(self, url: str) -> None:
-        """An address is used again; with its next fault it rests once more, and for longer."""
-        at = self._addresses[url]
-        at.faults, at.closed_until, at.held = _OPENS_AFTER - 1, 0.0, False
+    def heal(self, key: Key) -> None:
+        """It is used again; with its next fault it rests once more, and for longer."""
+        at = self._circuits.get(key)
+        if at is not None:
+            at.faults, at.closed_until, at.held = _OPENS_AFTER - 1, 0.0, False
 
-    def keep(self, urls: Collection[str]) -> None:
-        """Forgets all other addresses that have nothing under way."""
-        for url in [url for url, at in self._addresses.items() if url not in urls and not at.under_way]:
-            del self._addresses[url]
+    def keep(self, keys: Set[Key]) -> None:
+        """Forgets the faults of all others."""
+        for key in self._circuits.keys() - keys:
+            del self._circuits[key]
 
     def under_way(self, url: str) -> int:
-        at = self._addresses.get(url)
-        return at.under_way if at is not None else 0
+        return self._busy.get(url, 0)
+
+    def _is_open(self, key: Key, now: float) -> bool:
+        at = self._circuits.get(key)
+        return at is None or (at.closed_until <= now and not at.held)
+
+
+def keys(target: Target) -> Iterator[tuple[Key, str]]:
+    """What may rest of a target, each with the address that it is about."""
+    for url in target.urls:
+        yield url, url
+        yield (url, target.model), url
 
 
 def order(served: Served, board: Board, *, prefix: bytes, now: float) -> Iterator[tuple[Target, str]]:
@@ -112,7 +129,7 @@ def order(served: Served, board: Board, *, prefix: bytes, now: float) -> Iterato
 
 
 def _is_usable(target: Target, board: Board, now: float) -> bool:
-    return any(board.is_open(url, now=now) for url in target.urls)
+    return any(board.is_open(url, target.model, now=now) for url in target.urls)
 
 
 def _choose(served: Served, targets: Sequence[Target], board: Board, *, prefix: bytes, now: float) -> Target:
@@ -130,7 +147,7 @@ def _choose(served: Served, targets: Sequence[Target], board: Board, *, prefix: 
 def _address(target: Target, board: Board, tried: set[str], *, prefix: bytes, now: float) -> str:
     if len(target.urls) == 1:
         return target.urls[0]
-    usable = [url for url in target.urls if url not in tried and board.is_open(url, now=now)]
+    usable = [url for url in target.urls if url not in tried and board.is_open(url, target.model, now=now)]
     usable = usable or [url for url in target.urls if url not in tried] or list(target.urls)
     return _nearest(usable, [board.under_way(url) for url in usable], prefix)
 

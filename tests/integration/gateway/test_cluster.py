@@ -118,7 +118,7 @@ def place(kinds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 async def _answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     """Knows the models of these tests and no others; who names the longest one gets a stream that waits for a word."""
-    if request.path != "/v1/chat/completions" or body["model"] not in ("chat", "gpt", "sleepy"):
+    if request.path != "/v1/chat/completions" or body["model"] not in ("chat", "gpt", "sleepy", "spare"):
         return failing(404)
     if body["model"] == "gpt" and request.headers.get("Authorization") != "Bearer sk-1":
         return failing(401)
@@ -231,6 +231,26 @@ def test_requests_for_one_that_sleeps_are_noted_once_and_held_until_it_serves(pl
     # Asked for by a patch, it was not there.
     assert [write.code for write in world.cluster.writes("bud-gateway/") if write.name in (id, "")] == [404, 201]
     world.kubectl("delete", "mdep", "sleepy")
+
+
+def test_one_that_sleeps_is_woken_as_a_fallback_when_nothing_else_answers(place: Place) -> None:
+    world, nowhere = place.world, place.pods[0].url.rpartition(":")[0] + ":1/v1"
+    world.apply(
+        deployment("spare", "weights", autoScaling={"minReplicas": 0, "idleSeconds": 3600}),
+        _made("Provider", "away", {"kind": "OpenAICompatible", "baseURL": nowhere, "models": [{"name": "away"}]}),
+        _made("Route", "guarded", {"targets": [{"providerRef": {"name": "away", "model": "away"}}],
+                                   "fallbacks": [{"deploymentRef": {"name": "spare"}}]}),
+    )  # fmt: skip
+    place.await_listed("guarded")
+    place.await_listed("spare")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(place.ask, model="guarded")
+        eventually(lambda: _found(world, child_name("Deployment", world.namespace, "spare")))
+        assert not asked.done()
+        world.apply(_slice("s", world, place.pods[0], of="spare"))
+        assert asked.result().status_code == 200
+    assert place.ask(model="guarded").json()["conduit_metadata"]["model_version"] == "spare"
+    world.kubectl("delete", "mdep/spare", "bprov/away", "broute/guarded")
 
 
 def test_a_gateway_changes_nothing_but_its_notes(place: Place) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from aiohttp import web
 
-from tests.gateway_process import KEY, GatewayProcess, key, made, project, provider, running_gateway
+from tests.gateway_process import KEY, GatewayProcess, key, project, provider, running_gateway
 from tests.integration.gateway.upstream import Upstream, completion, failing, running
 from tests.waiting import eventually
 
@@ -32,7 +32,7 @@ async def _well(_: web.Request, body: dict[str, Any]) -> web.StreamResponse:
 def test_who_is_away_gets_no_requests_until_it_says_that_it_is_well(tmp_path: Path) -> None:
     sick = Sick()
     with running(sick) as first, running(_well) as second:
-        secret = made("Secret", "s", {}) | {"stringData": {"apiKey": "sk-upstream"}}
+        secret = {"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"apiKey": "sk-upstream"}}
         objects = (
             project(), key(), secret,
             provider("first", first.url, "m", priority=9, credentialsSecretRef={"name": "s"}), provider("second", second.url, "m"),

@@ -75,8 +75,8 @@ SURFACE = {
     "port priority sharedMemory startupSeconds tasks writablePaths",
     "Project": "bproj projects Cluster spec: budget displayName limits namespace responseMetadata",
     "APIKey": "bkey apikeys Namespaced spec: budget expiresAt hash limits prefix revoked rotation scopes",
-    "Provider": "bprov providers Namespaced spec: apiVersion baseURL credentialsSecretRef kind models priority region timeoutSeconds",
-    "Route": "broute routes Namespaced spec: fallbacks model pricing retries strategy targets timeoutSeconds",
+    "Provider": "bprov providers Namespaced spec: apiVersion baseURL credentialsSecretRef firstByteSeconds kind models priority region timeoutSeconds",
+    "Route": "broute routes Namespaced spec: fallbacks firstByteSeconds model pricing retries strategy targets timeoutSeconds",
 }
 
 

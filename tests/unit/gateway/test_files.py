@@ -88,8 +88,6 @@ def test_a_file_that_grows_is_not_read_before_it_is_whole(watched: Watched) -> N
         ("  \n", "it is empty"),
         (A + "kind: APIKey\n", "a.yaml: it cannot be read: document 2: each needs kind and metadata.name"),
         ("kind: APIKey\nkind: APIKey\nmetadata: {name: a}\n", "kind stands twice"),
-        ("{apiVersion: bud.studio/v2, kind: APIKey, metadata: {name: a}}", "document 1: apiVersion of APIKey: write bud.studio/v1alpha1"),
-        ("{apiVersion: bud.studio/v1alpha1, kind: Secret, metadata: {name: a}}", "apiVersion of Secret: write v1"),
         ("{kind: [1], metadata: {name: a}}", "document 1: each needs kind"),
         ("just words", "document 1: each needs kind"),
     ],
@@ -275,6 +273,8 @@ def test_the_same_name_of_another_kind_of_deployment_is_another_object(watched: 
         ("kind: Project\nmetadata: {name: c}\nspecs: {}", "specs: there is no such field here; did you mean spec?"),
         ("kind: APIKey\nmetadata: {name: c, namspace: x}", "metadata.namspace: there is no such field; did you mean namespace?"),
         ("kind: Secret\nmetadata: {name: c}\nstringdata: {}", "Secret default/c: stringdata: there is no such field here; did you mean stringData?"),
+        ("{apiVersion: bud.studio/v2, kind: APIKey, metadata: {name: c}}", "APIKey default/c: apiVersion: write bud.studio/v1alpha1; the object"),
+        ("{apiVersion: bud.studio/v1alpha1, kind: Secret, metadata: {name: c}}", "Secret default/c: apiVersion: write v1"),
         ("kind: APIKey\nmetadata: {name: c, creationTimestamp: soon}", "APIKey default/c: it cannot be read"),
     ],
 )  # fmt: skip

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from bud.errors import ApiUnavailable
 from bud.gateway.catalog import Catalog, Nap, Served, Target
-from bud.gateway.naps import Naps
+from bud.gateway.naps import Naps, among_fallbacks
 from bud.gateway.refusal import Unavailable
 from tests.virtual_time import run
 
@@ -32,7 +33,7 @@ class World:
             raise ApiUnavailable("away")
 
     async def use(self, seconds: float) -> None:
-        with self.naps.use(AWAKE):
+        with self.naps.use(AWAKE.targets):
             await asyncio.sleep(seconds)
 
 
@@ -101,6 +102,29 @@ def test_callers_are_held_until_something_answers() -> None:
         world.naps.changed()
         assert await waiting == AWAKE
         assert await world.naps.awake(AWAKE, "team") == AWAKE
+
+    within(world, test)
+
+
+def test_what_sleeps_among_the_fallbacks_is_waited_for_by_itself() -> None:
+    def known(fallback: Target) -> Served:
+        awake = Target("t", "openai", "t", ("http://t/v1",))
+        return Served("m", (awake,), (awake, fallback))
+
+    world = World()
+    world.catalog = Catalog({}, {"team": {"m": known(ASLEEP.targets[0])}})
+
+    async def test() -> None:
+        asleep = world.naps.asleep(known(ASLEEP.targets[0]).fallbacks)
+        assert asleep == ASLEEP.targets and not world.naps.asleep(known(AWAKE.targets[0]).fallbacks)
+        pick = partial(among_fallbacks, ids=frozenset({"m"}))
+        waiting = asyncio.create_task(world.naps.awake(known(ASLEEP.targets[0]), "team", pick))
+        world.naps.changed()
+        await asyncio.sleep(5)
+        assert not waiting.done()
+        world.catalog = Catalog({}, {"team": {"m": known(AWAKE.targets[0])}})
+        world.naps.changed()
+        assert await waiting == AWAKE
 
     within(world, test)
 
