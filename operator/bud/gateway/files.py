@@ -82,13 +82,12 @@ class Folder:
             file = self._files.get(path)
             if (self._is_new or self._seen.get(path) == state) and (file is None or file.state != state):
                 self._read(path, state)
-        held = {path for path in self._files if any(path.is_relative_to(one) for one in away)}
-        for path in self._files.keys() - now.keys() - self._seen.keys() - held:
+        for path in self._files.keys() - now.keys() - self._seen.keys():
             del self._files[path]
         if before[1] and not self._files:
             log.error("there are no files any more in %s: nothing is served, and no key is accepted", self._folder)
-        # What was held counts as seen: what the next look misses is looked for once more.
-        self._seen = dict.fromkeys(held, ()) | now
+        # What nobody could look for counts as seen, so that the next look does not take it for gone either.
+        self._seen = {path: () for path in self._files if any(path.is_relative_to(one) for one in away)} | now
         after = self._trouble, {path: (file.state, file.trouble) for path, file in self._files.items()}
         is_same, self._is_new = before == after and not self._is_new, False
         return None if is_same else self._built()

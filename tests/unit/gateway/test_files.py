@@ -237,6 +237,13 @@ def test_a_mounted_config_map_is_read_once_and_changes_at_once(tmp_path: Path) -
     assert found is not None and (list(found.catalog.keys), found.troubles) == (["c" * 64], [])
 
 
+def test_files_that_editors_hide_are_not_read(watched: Watched) -> None:
+    for name in (".a.yaml", ".git/a.yaml", "a.yaml~", "a.yaml.new"):
+        watched.write(name, key("c", "c"))
+    watched.look()
+    assert (watched.keys, watched.told) == ("ab", "")
+
+
 def test_of_two_objects_of_one_name_the_first_by_path_holds_and_both_are_told(watched: Watched) -> None:
     watched.write("c.yaml", key("a", "c") + key("d", "d"))
     watched.look()
