@@ -17,6 +17,7 @@ from aiohttp import web
 import bud.access.handlers
 import bud.deployment.handlers
 import bud.deployment.network
+import bud.leftovers
 import bud.model.handlers
 from bud.api import API_KEY, API_VERSION, DEPLOYMENT, MODEL, PROJECT, PROVIDER, ROUTE
 from bud.context import Context, Settings
@@ -100,6 +101,8 @@ class Operator:
             API_KEY.kind: bud.access.handlers.reconcile_key,
             PROVIDER.kind: bud.access.handlers.reconcile_provider,
             ROUTE.kind: bud.access.handlers.reconcile_route,
+            LEASES.kind: bud.leftovers.reconcile_note,
+            CONFIG_MAPS.kind: bud.leftovers.reconcile_ledger,
         }
         self._queue: Queue[Key] = Queue(self._work, workers=settings.workers)
         whole = [resource for resource in _WHOLE if resource.namespaced or settings.inventory]

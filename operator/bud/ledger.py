@@ -1,26 +1,28 @@
 """The ledger of a project: what its keys used and spent, and which parts of budgets are out on lease. Pure.
 
-One JSON text for each project::
+It has several parts, each a JSON text of its own: the first holds the project's account, the others those of its keys,
+by a hash of the key, so that ten thousand fit::
 
     {"version": 1, "since": {"Day": "2026-11-22", "Month": "2026-11-01"},
-     "accounts": {"project": {"requests": 9, "inputTokens": 90, "outputTokens": 45,
-                              "spent": {"Day": "0.5", "Month": "7.25", "Total": "31"}},
-                  "key/UID": {…}},
-     "replicas": {"ID": {"serial": 4, "leases": {"key/UID": {"Month": "0.75"}}}}}
+     "accounts": {"key/UID": {"requests": 9, "inputTokens": 90, "outputTokens": 45,
+                              "spent": {"Day": "0.5", "Month": "7.25", "Total": "31"}, "lost": {"Total": "0.5"}}},
+     "replicas": {"ID": {"serial": 4, "renewed": "2026-11-22T19:37:59Z", "leases": {"key/UID": {"Month": "0.75"}}}}}
 
 Requests and tokens are those of the month; what is 0 is left out. Money is in US dollars, in decimal strings. Days and
-months begin at 00:00 UTC. What a replica has on lease may be spent by it alone; if it dies, that counts as spent until
-the period ends.
+months begin at 00:00 UTC. What a replica has on lease may be spent by it alone. One that has written nothing for a day
+is taken for dead: nobody can tell how much of its leases it had spent, so all of them is `lost`, which counts against
+the budget until the period ends, or somebody takes it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -30,7 +32,11 @@ PERIODS: tuple[Period, ...] = ("Day", "Month", "Total")
 PROJECT = "project"
 """The account of all keys together."""
 LABEL = "bud.studio/ledger"
-"""On the ConfigMaps that hold ledgers, with the value `true`."""
+"""On the ConfigMaps that hold ledgers: `true` for the part with the project's account, `keys` for the others."""
+KEY_PARTS = 8
+"""Over how many parts the keys of a project are spread. Another number would be another ledger."""
+GONE_SECONDS = 86400.0
+"""A replica that has written nothing for so long is taken for dead; longer than clocks are apart."""
 DATA = "ledger.json"
 """The key of a ledger's text in its ConfigMap."""
 _VERSION = 1
@@ -41,9 +47,26 @@ Leases = dict[str, dict[Period, Decimal]]
 """US dollars by account and period."""
 
 
+class Part(NamedTuple):
+    """One text of a project's ledger: number 0 has the project's account, the others those of keys."""
+
+    project: str
+    number: int
+
+
 def key_account(uid: str) -> str:
     """The name of a key's account."""
     return f"key/{uid}"
+
+
+def part_of(project: str, account: str) -> Part:
+    """Where an account stands: the same for all replicas and releases."""
+    return Part(project, 0 if account == PROJECT else 1 + crc32(account.encode()) % KEY_PARTS)
+
+
+def parts(project: str) -> list[Part]:
+    """All that the ledger of a project may have."""
+    return [Part(project, number) for number in range(1 + KEY_PARTS)]
 
 
 def since(now: float) -> Mapping[Period, str]:
@@ -80,19 +103,28 @@ class Used:
 
 @dataclass(slots=True)
 class Account:
-    """Requests and tokens of the month, and what was spent in each period."""
+    """Requests and tokens of the month; what was spent in each period, and what the dead had on lease."""
 
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     spent: dict[Period, Decimal] = field(default_factory=dict)
+    lost: dict[Period, Decimal] = field(default_factory=dict)
+
+    @property
+    def is_of_this_month(self) -> bool:
+        return bool(self.requests or self.input_tokens or self.output_tokens or "Month" in self.spent)
 
 
 @dataclass(slots=True)
 class Replica:
-    """What one replica has on lease; `serial` is the number of its last writing that changed the ledger."""
+    """What one replica has on lease.
+
+    `serial` is the number of its last writing that changed the ledger, `renewed` its time in epoch seconds.
+    """
 
     serial: int = 0
+    renewed: int = 0
     leases: Leases = field(default_factory=dict)
 
 
@@ -109,20 +141,43 @@ class Book:
         return cls(dict(since(now)))
 
     def turn(self, now: float) -> None:
-        """Ends the periods that are over. A clock that is behind changes nothing."""
+        """Ends the periods that are over, and buries the dead. A clock that is behind changes nothing."""
         over = [period for period, began in since(now).items() if began > self.since[period]]
-        if not over:
-            return
+        if over:
+            self._end(over, now)
+        for id in [id for id, one in self.replicas.items() if now - one.renewed > GONE_SECONDS]:
+            for owner, amounts in self.replicas.pop(id).leases.items():
+                lost = self.accounts.setdefault(owner, Account()).lost
+                for period, amount in amounts.items():
+                    lost[period] = lost.get(period, _NOTHING) + amount
+
+    def _end(self, over: Collection[Period], now: float) -> None:
         self.since |= {period: since(now)[period] for period in over}
         for account in self.accounts.values():
             for period in over:
                 account.spent.pop(period, None)
+                account.lost.pop(period, None)
             if "Month" in over:
                 account.requests = account.input_tokens = account.output_tokens = 0
         self.accounts = {owner: account for owner, account in self.accounts.items() if account != Account()}
+        # A replica stays without leases, too: its serial says which of its writings were done.
         for replica in self.replicas.values():
             replica.leases = _without(replica.leases, over)
-        self.replicas = {id: replica for id, replica in self.replicas.items() if replica.leases}
+
+    def forget(self, uids: Collection[str]) -> bool:
+        """Drops keys of which nothing was used this month, and which are not among these, the keys that there are.
+
+        On the first day of a month nothing is dropped: a key must have been gone, or not heard of, for a day. Tells
+        whether there were any.
+        """
+        if self.since["Day"] == self.since["Month"]:
+            return False
+        count = len(self.accounts)
+        kept = {PROJECT, *map(key_account, uids), *(owner for one in self.replicas.values() for owner in one.leases)}
+        self.accounts = {
+            owner: account for owner, account in self.accounts.items() if account.is_of_this_month or owner in kept
+        }
+        return len(self.accounts) < count
 
     def add(self, owner: str, day: str, used: Used) -> None:
         """Counts what was used on a day, in the periods that it is in."""
@@ -138,9 +193,9 @@ class Book:
                 account.spent[period] = account.spent.get(period, _NOTHING) + used.cost
 
     def left(self, owner: str, period: Period, amount: Decimal) -> Decimal:
-        """What of a budget is neither spent nor on lease, at least 0."""
-        account = self.accounts.get(owner)
-        spent = account.spent.get(period, _NOTHING) if account is not None else _NOTHING
+        """What of a budget is neither spent nor lost nor on lease, at least 0."""
+        account = self.accounts.get(owner) or Account()
+        spent = account.spent.get(period, _NOTHING) + account.lost.get(period, _NOTHING)
         leased = sum((r.leases.get(owner, {}).get(period, _NOTHING) for r in self.replicas.values()), _NOTHING)
         return max(_NOTHING, amount - spent - leased)
 
@@ -154,10 +209,13 @@ def parse(text: str) -> Book:
         book = Book({"Day": str(told["since"]["Day"]), "Month": str(told["since"]["Month"]), "Total": ""})
         for owner, one in told["accounts"].items():
             requests, read, written = (int(one.get(name, 0)) for name in _COUNTS)
-            book.accounts[owner] = Account(requests, read, written, _money(one.get("spent", {})))
+            book.accounts[owner] = Account(
+                requests, read, written, _money(one.get("spent", {})), _money(one.get("lost", {}))
+            )
         for id, one in told["replicas"].items():
             leases = {owner: _money(amounts) for owner, amounts in one["leases"].items()}
-            book.replicas[id] = Replica(int(one["serial"]), leases)
+            renewed = int(datetime.fromisoformat(one["renewed"]).timestamp())
+            book.replicas[id] = Replica(int(one["serial"]), renewed, leases)
     except (KeyError, TypeError, AttributeError, InvalidOperation) as error:
         raise ValueError(f"the ledger cannot be read: {error!r}") from None
     return book
@@ -170,7 +228,11 @@ def render(book: Book) -> str:
         "since": {"Day": book.since["Day"], "Month": book.since["Month"]},
         "accounts": {owner: _told(one) for owner, one in book.accounts.items()},
         "replicas": {
-            id: {"serial": one.serial, "leases": {owner: _words(amounts) for owner, amounts in one.leases.items()}}
+            id: {
+                "serial": one.serial,
+                "renewed": f"{datetime.fromtimestamp(one.renewed, UTC):%Y-%m-%dT%H:%M:%SZ}",
+                "leases": {owner: _words(amounts) for owner, amounts in one.leases.items()},
+            }
             for id, one in book.replicas.items()
         },
     }
@@ -180,7 +242,8 @@ def render(book: Book) -> str:
 def _told(account: Account) -> dict[str, Any]:
     counts = zip(_COUNTS, (account.requests, account.input_tokens, account.output_tokens), strict=True)
     told: dict[str, Any] = {name: count for name, count in counts if count}
-    return told | ({"spent": _words(account.spent)} if account.spent else {})
+    amounts = {"spent": account.spent, "lost": account.lost}
+    return told | {name: _words(money) for name, money in amounts.items() if money}
 
 
 def _without(leases: Leases, over: Iterable[Period]) -> Leases:

@@ -175,6 +175,8 @@ def everything(store: Store) -> Iterator[Key]:
     """Keys of all that is looked at from time to time, changed or not."""
     for resource in _LOOKED_AT:
         yield from ((resource.kind, seen.namespace, seen.name) for seen in store.all(resource))
+    yield from ((LEASES.kind, note.namespace, note.name) for note in store.all(LEASES))
+    yield from ((CONFIG_MAPS.kind, ledger.namespace, ledger.name) for ledger in store.all(CONFIG_MAPS))
     known = (*store.all(DEPLOYMENTS), *store.all(NETWORK_POLICIES))
     yield from (_policy(namespace) for namespace in {seen.namespace for seen in known})
 

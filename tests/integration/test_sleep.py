@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bud.api import DEPLOYMENT
-from bud.kube.kinds import USE, child_name
+from bud.kube.kinds import USE, child_name, ledger_name
+from bud.ledger import DATA, LABEL
 from tests.cluster.handle import Cluster
 from tests.integration.chart import account, of_kind, rendered
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually
 from tests.world import World
 
-RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+RIGHTS = (
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
+GONE = ("gone", ledger_name("gone"), ledger_name("gone", 8))
+"""What was written of a Deployment and a Project that are no longer there, and a ledger of which nobody can say when."""
 
 
-@pytest.fixture
-def sleepy(kinds: Cluster, shared_operator: OperatorProcess, tmp_path: Path) -> Iterator[World]:
-    """A namespace of an operator with the chart's rights, which is told that the gateways are there too."""
+@pytest.fixture(scope="module")
+def tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sleep")
+
+
+@pytest.fixture(scope="module")
+def sleepy(kinds: Cluster, shared_operator: OperatorProcess, tmp: Path) -> Iterator[World]:
+    """A namespace of an operator with the chart's rights, which is told that the gateways are there too.
+
+    When it starts there are notes and ledgers of what is gone.
+    """
     if shared_operator.running:
         shared_operator.stop()
     made = World.create(kinds)
     home = made.namespace
     text = rendered({"namespaces": [home], "rbac": {"aggregate": False}}, namespace=home)
     kinds.apply(*(item for kind in RIGHTS for item in of_kind(kind, text)))
-    kubeconfig = account(kinds, tmp_path, namespace=home)
-    with operator_process(kubeconfig, tmp_path / "log", f"--namespace={home}", f"--gateway-namespace={home}") as one:
+    kubeconfig = account(kinds, tmp, namespace=home)
+    made.apply(written("gone", 3601), written("new", 0), ledger(GONE[1]), ledger(GONE[2], "keys"))
+    with operator_process(kubeconfig, tmp / "log", f"--namespace={home}", f"--gateway-namespace={home}") as one:
         yield made
         made.clear()
         assert "forbidden" not in one.log.lower()
@@ -37,14 +59,23 @@ def sleepy(kinds: Cluster, shared_operator: OperatorProcess, tmp_path: Path) -> 
 
 def note(world: World, name: str) -> None:
     """What a gateway writes of a request."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    lease = {
+    world.apply(written(child_name(DEPLOYMENT.kind, world.namespace, name), 0))
+
+
+def written(id: str, seconds: float) -> dict[str, Any]:
+    """A note of so many seconds ago."""
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"name": child_name(DEPLOYMENT.kind, world.namespace, name), "labels": {USE: "true"}},
-        "spec": {"renewTime": now},
+        "metadata": {"name": id, "labels": {USE: "true"}},
+        "spec": {"renewTime": then.strftime("%Y-%m-%dT%H:%M:%S.%fZ")},
     }
-    world.apply(lease)
+
+
+def ledger(name: str, label: str = "true") -> dict[str, Any]:
+    metadata = {"name": name, "labels": {LABEL: label}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {DATA: "?"}}
 
 
 def test_it_sleeps_wakes_and_sleeps_again(sleepy: World) -> None:
@@ -61,3 +92,19 @@ def test_it_sleeps_wakes_and_sleeps_again(sleepy: World) -> None:
 
 def _none(world: World) -> None:
     assert world.find("pods") == []
+
+
+def test_what_was_written_of_deployments_and_projects_that_are_gone_is_deleted(
+    sleepy: World, kinds: Cluster, tmp: Path
+) -> None:
+    def check() -> None:
+        names = {item["metadata"]["name"] for kind in ("lease", "configmap") for item in sleepy.find(kind)}
+        assert "new" in names
+        assert names.isdisjoint(GONE)
+
+    eventually(check)
+    kubectl = (str(kinds.kubectl_path), f"--kubeconfig={tmp / 'kubeconfig'}", "-n", sleepy.namespace)
+    refused = subprocess.run(
+        [*kubectl, "delete", "configmap", "kube-root-ca.crt"], capture_output=True, text=True, check=False
+    )
+    assert "the operator deletes ledgers and notes of use alone" in refused.stderr

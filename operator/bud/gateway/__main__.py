@@ -21,6 +21,7 @@ import uvloop
 from bud.errors import BudError
 from bud.gateway.admission import shared_over
 from bud.gateway.app import Gateway
+from bud.gateway.background import lasting
 from bud.gateway.build import Built
 from bud.gateway.catalog import Catalog
 from bud.gateway.cors import origins
@@ -275,7 +276,7 @@ def _taker(gateway: Gateway) -> Callable[[Built], None]:
 
 
 def _beside(certificate: Certificate | None) -> list[Coroutine[Any, Any, None]]:
-    return [] if certificate is None else [certificate.follow()]
+    return [] if certificate is None else [lasting("the reading of the certificate", certificate.follow)]
 
 
 class _Teller:

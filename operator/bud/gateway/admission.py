@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from bud.gateway.budgets import Budgets, Hold
 from bud.gateway.catalog import Key, Price, Served
+from bud.gateway.desk import Known
 from bud.gateway.estimate import Estimate, may_cost
 from bud.gateway.ledgers import Ledger
 from bud.gateway.limits import Counters, Grant, State
@@ -43,17 +44,24 @@ class Admission:
     """Limits and budgets as one replica keeps them; `once` serves requests with an Idempotency-Key once.
 
     `shared` is the Redis that replicas share, if they do; without, each of the `replicas` has its share of limits.
-    `clock` gives epoch seconds.
+    `clock` gives epoch seconds; ledgers keep the keys that are `known`.
     """
 
     def __init__(
-        self, ledger: Ledger, clock: Callable[[], float], *, shared: Shared | None = None, replicas: int = 1
+        self,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        *,
+        shared: Shared | None = None,
+        replicas: int = 1,
+        known: Known = lambda: None,
     ) -> None:
         self._times = replicas
         self._clock = clock
         self._shared = shared
         self._counters = Counters()
-        self._budgets = Budgets(ledger, clock)
+        self._budgets = Budgets(ledger, clock, known=known)
+        self.samples = self._budgets.samples
         self._over_all = SharedCounters(shared, self._counters) if shared is not None else None
         self.once = Once(SharedAnswers(shared) if shared is not None else None)
 

@@ -17,6 +17,7 @@ from bud.gateway import models
 from bud.gateway.admission import Admission
 from bud.gateway.asks import FORMS
 from bud.gateway.auth import authenticate, request_id
+from bud.gateway.background import Background
 from bud.gateway.catalog import Catalog, Key
 from bud.gateway.forms import Uploads
 from bud.gateway.health import Health, samples
@@ -69,7 +70,14 @@ class Gateway:
         self.is_draining = False
         self.observer = observer or Observer()
         found = shared(self.observer.metrics.registry) if shared is not None else None
-        self.admission = Admission(ledger or MemoryLedger(), clock, shared=found, replicas=settings.replicas)
+        self.admission = Admission(
+            ledger or MemoryLedger(),
+            clock,
+            shared=found,
+            replicas=settings.replicas,
+            known=lambda: None if self.catalog.fault else self.catalog.known(),
+        )
+        self.observer.metrics.more.append(self.admission.samples)
         self._inference: Inference | None = None
         self._uploads: Uploads | None = None
         self._realtime: Realtime | None = None
@@ -97,16 +105,16 @@ class Gateway:
         relay = Relay.open(self.settings.reach)
         now = asyncio.get_running_loop().time
         self.observer.metrics.more.append(lambda: samples(self.catalog, relay.board, now=now()))
-        health = asyncio.create_task(Health(relay.board, lambda: self.catalog, relay.probe).run())
+        beside = Background()
+        beside.loop("the probing of addresses", Health(relay.board, lambda: self.catalog, relay.probe).run)
         await self.admission.open()
-        naps = asyncio.create_task(self.naps.run())
+        beside.loop("the noting of use", self.naps.run)
         self._inference = Inference(self.admission, relay, self.naps, self.clock)
         self._uploads = Uploads(self.admission, self._inference)
         self._realtime = Realtime(self.admission, relay, self.naps, clock=self.clock, catalog=lambda: self.catalog)
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        health.cancel()
-        naps.cancel()
+        await beside.close()
         await self.admission.close()
         await relay.close()
         await self.observer.close()

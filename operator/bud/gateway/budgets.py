@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
+from bud.gateway.background import Background
 from bud.gateway.catalog import Key
-from bud.gateway.desk import Desk, Lease, Unreachable, Want
+from bud.gateway.desk import Desk, Known, Unreachable
+from bud.gateway.exposition import head, labels, sample
+from bud.gateway.leases import Lease, Want
 from bud.gateway.ledgers import Ledger
 from bud.gateway.refusal import Limited, Unavailable
-from bud.ledger import PROJECT, Used, dollars, ends, key_account, since
+from bud.ledger import PROJECT, Part, Used, dollars, ends, key_account, part_of, since
 
 log = logging.getLogger("bud.gateway")
 
 _LOOK_SECONDS = 1.0
+_HOMES = 100_000
+"""For how many keys it is remembered where they are counted."""
+_AT_ONCE = 8
+"""Ledgers that are written at a time, where nobody waits for them."""
 _WORDS = {"Day": "a day", "Month": "a month", "Total": "in all"}
 _NOTHING = Decimal(0)
 
@@ -36,30 +42,41 @@ class Hold:
     day: str
 
 
-class Budgets:
-    """The budgets of all projects, as one replica keeps them. `clock` gives epoch seconds."""
+class _Home(NamedTuple):
+    """Where a key is counted: the part of the ledger with its own account, and that with its project's."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+    account: str
+    own: Desk
+    whole: Desk
+
+
+class Budgets:
+    """The budgets of all projects, as one replica keeps them.
+
+    `clock` gives epoch seconds; keys that are not `known` any more leave the ledgers in time.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float], *, known: Known = lambda: None) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._id = secrets.token_hex(8)
-        self._desks: dict[str, Desk] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._known = known
+        self._desks: dict[Part, Desk] = {}
+        self._homes: dict[tuple[str, str], _Home] = {}
+        self._work = Background()
         self._day = 0, ""
 
     def open(self) -> None:
         """Begins to write now and then."""
-        self._spawn(self._keep())
+        self._work.loop("the writing of ledgers", self._keep)
 
     async def close(self) -> None:
         """Writes what was used, and gives back what is on lease."""
-        for work in list(self._work):
-            work.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await self._work.close()
         closed = await asyncio.gather(*(desk.close() for desk in self._desks.values()), return_exceptions=True)
-        for name, end in zip(self._desks, closed, strict=True):
+        for part, end in zip(self._desks, closed, strict=True):
             if end is not None:
-                log.error("project %s: what was used last is not in its ledger, and what was on lease stays so", name)
+                text = "project %s: what was used last is not in its ledger, and what was on lease stays so"
+                log.error(text, part.project, exc_info=None if isinstance(end, Unreachable) else end)
 
     async def reserve(self, key: Key, cost: Decimal | None, *, now: float) -> Hold | None:
         """Reserves what a request may cost; None where nobody knows a price, or nothing bounds it.
@@ -68,24 +85,32 @@ class Budgets:
         """
         if cost is None or (key.budget is None and key.project.budget is None):
             return None
-        desk, wants = self._desk(key), _wants(key, cost)
-        if not all(desk.has(want, now=now) for want in wants):
-            try:
-                await desk.draw(wants)
-            except Unreachable:
-                raise Unavailable(
-                    "what is left of the budget cannot be found out now; try again", code="budget_unknown"
-                ) from None
-            for want in wants:
-                if not desk.has(want, now=now):
+        wants = self._wants(key, cost)
+        leases = [desk.lease(want, now=now) for desk, want in wants]
+        if all(lease.has(cost) for lease in leases):
+            for lease in leases:
+                lease.reserve(cost, now=now)
+        else:
+            leases = await self._of_new_leases(wants, cost, now=now)
+        self._top_up(wants, leases)
+        return Hold(tuple(leases), cost, self._today(now))
+
+    async def _of_new_leases(self, wants: Sequence[tuple[Desk, Want]], cost: Decimal, *, now: float) -> list[Lease]:
+        leases = list[Lease]()
+        try:
+            for desk, want in wants:
+                lease = await desk.reserve(want)
+                if lease is None:
                     raise _exceeded(want, desk.lease(want, now=now), now)
-        leases = tuple(desk.lease(want, now=now) for want in wants)
-        for lease in leases:
-            lease.left -= cost
-            lease.reserved += cost
-            lease.used_at = now
-        self._top_up(desk, wants, leases)
-        return Hold(leases, cost, self._today(now))
+                leases.append(lease)
+        except BaseException as error:
+            for lease in leases:
+                lease.settle(cost, _NOTHING)
+            if isinstance(error, Unreachable):
+                text = "what is left of the budget cannot be found out now; try again"
+                raise Unavailable(text, code="budget_unknown") from None
+            raise
+        return leases
 
     def release(self, hold: Hold | None) -> None:
         """Gives back what was reserved for a request that was not served."""
@@ -94,48 +119,85 @@ class Budgets:
     def settle(self, key: Key, hold: Hold | None, used: Used, *, now: float) -> None:
         """Puts what was spent in the place of what was reserved, and counts it."""
         self._settle(hold, used.cost)
-        self._desk(key).count(key_account(key.uid), hold.day if hold is not None else self._today(now), used)
+        day = hold.day if hold is not None else self._today(now)
+        home = self._home(key)
+        home.own.count(home.account, day, used)
+        home.whole.count(PROJECT, day, used)
 
     def spend(self, key: Key, used: Used, *, now: float) -> None:
         """Counts what was spent without being reserved."""
         self.settle(key, None, used, now=now)
-        if used.cost and (key.budget is not None or key.project.budget is not None):
-            desk, wants = self._desk(key), _wants(key, _NOTHING)
-            leases = tuple(desk.lease(want, now=now) for want in wants)
+        if used.cost:
+            wants = self._wants(key, _NOTHING)
+            leases = [desk.lease(want, now=now) for desk, want in wants]
             for lease in leases:
                 lease.left -= used.cost
                 lease.used_at = now
-            self._top_up(desk, wants, leases)
+            self._top_up(wants, leases)
 
     def spent(self, key: Key, *, now: float) -> Limited | None:
         """The refusal of a key that can spend no more, as far as is known without asking."""
-        if key.budget is None and key.project.budget is None:
-            return None
-        desk = self._desk(key)
-        for want in _wants(key, _NOTHING):
+        for desk, want in self._wants(key, _NOTHING):
             lease = desk.lease(want, now=now)
             if lease.unleased is not None and lease.left <= 0 and lease.left + lease.unleased <= 0:
                 return _exceeded(want, lease, now)
         return None
 
+    def samples(self) -> Iterator[str]:
+        """What metrics tell of ledgers."""
+        now, name = self._clock(), "bud_gateway_ledger_writes_total"
+        yield head(name, "counter", "Writings of ledgers.")
+        yield sample(name, "", sum(desk.writes for desk in self._desks.values()))
+        sizes, failing = dict[str, float](), dict[str, float]()
+        for (project, _), desk in self._desks.items():
+            sizes[project] = max(desk.size, sizes.get(project, 0))
+            seconds = now - desk.failing_since if desk.failing_since is not None else 0.0
+            failing[project] = max(seconds, failing.get(project, 0.0))
+        for name, text, found in (
+            ("bud_gateway_ledger_bytes", "Size of the largest part of a project's ledger.", sizes),
+            ("bud_gateway_ledger_failing_seconds", "For how long a ledger could not be written.", failing),
+        ):
+            yield head(name, "gauge", text)
+            for project, value in found.items():
+                yield sample(name, labels(("bud_project",), (project,)), value)
+
     def _settle(self, hold: Hold | None, cost: Decimal) -> None:
         if hold is not None:
             for lease in hold.leases:
-                lease.reserved -= hold.cost
-                lease.left += hold.cost - cost
+                lease.settle(hold.cost, cost)
 
-    def _top_up(self, desk: Desk, wants: Sequence[Want], leases: Sequence[Lease]) -> None:
-        low = any(lease.left * 4 < lease.size and lease.unleased != 0 for lease in leases)
-        if low and not desk.is_busy:
-            desk.is_asked = True
-            self._spawn(desk.top_up(wants))
+    def _top_up(self, wants: Sequence[tuple[Desk, Want]], leases: Sequence[Lease]) -> None:
+        for (desk, want), lease in zip(wants, leases, strict=True):
+            if lease.is_low and desk.low(want):
+                self._work.once(desk.top_up())
 
-    def _desk(self, key: Key) -> Desk:
-        name = key.project.name
-        desk = self._desks.get(name)
+    def _home(self, key: Key) -> _Home:
+        at = key.project.name, key.uid
+        home = self._homes.get(at)
+        if home is None:
+            if len(self._homes) >= _HOMES:
+                self._homes.clear()
+            project, account = key.project.name, key_account(key.uid)
+            own, whole = (self._desk(part_of(project, one)) for one in (account, PROJECT))
+            home = self._homes[at] = _Home(account, own, whole)
+        return home
+
+    def _desk(self, part: Part) -> Desk:
+        desk = self._desks.get(part)
         if desk is None:
-            desk = self._desks[name] = Desk(self._ledger, name, replica=self._id, clock=self._clock)
+            desk = self._desks[part] = Desk(self._ledger, part, clock=self._clock, known=self._known)
         return desk
+
+    def _wants(self, key: Key, need: Decimal) -> list[tuple[Desk, Want]]:
+        """What a request needs of the budgets of its key and its project."""
+        wants, home = [], self._home(key)
+        if key.budget is not None:
+            want = Want(home.account, key.budget.period, key.budget.amount, need, "this key")
+            wants.append((home.own, want))
+        if key.project.budget is not None:
+            budget, whose = key.project.budget, f"project {key.project.name}"
+            wants.append((home.whole, Want(PROJECT, budget.period, budget.amount, need, whose)))
+        return wants
 
     def _today(self, now: float) -> str:
         number = int(now) // 86400
@@ -143,26 +205,17 @@ class Budgets:
             self._day = number, since(now)["Day"]
         return self._day[1]
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
-
     async def _keep(self) -> None:
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def keep(desk: Desk) -> None:
+            async with gate:
+                await desk.keep()
+
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            await asyncio.gather(*(desk.keep() for desk in self._desks.values()))
-
-
-def _wants(key: Key, need: Decimal) -> list[Want]:
-    """What a request needs of the budgets of its key and its project."""
-    wants = []
-    if key.budget is not None:
-        wants.append(Want(key_account(key.uid), key.budget.period, key.budget.amount, need, "this key"))
-    if key.project.budget is not None:
-        budget, whose = key.project.budget, f"project {key.project.name}"
-        wants.append(Want(PROJECT, budget.period, budget.amount, need, whose))
-    return wants
+            now = self._clock()
+            await asyncio.gather(*(keep(desk) for desk in self._desks.values() if desk.is_due(now)))
 
 
 def _exceeded(want: Want, lease: Lease, now: float) -> Limited:

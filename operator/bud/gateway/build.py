@@ -109,7 +109,7 @@ class Assembly:
         troubles += self._keys.troubles()
         for namespace in names:
             troubles += self._of(namespace).troubles()
-        return Built(Catalog(self._keys.settled(), names), troubles)
+        return Built(Catalog(self._keys.settled(), names, known=self._keys.known), troubles)
 
     def _of(self, namespace: str) -> Names:
         known = self._names.get(namespace)

@@ -95,6 +95,11 @@ class Keys:
             self._shown, self._changed = dict(self._accepted), False
         return self._shown
 
+    def known(self) -> frozenset[str] | None:
+        """The uids of all keys, accepted or not; None if one of them cannot be read."""
+        found = [item.what.uid if isinstance(item.what, KeyParts) else "" for item in self._items.values()]
+        return frozenset(found) if all(found) else None
+
     def troubles(self) -> list[tuple[str, str]]:
         """Objects, and what is wrong with them."""
         found = [(_called(at), text) for at, text in sorted(self._told.items())]

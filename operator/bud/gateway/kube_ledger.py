@@ -1,4 +1,4 @@
-"""Ledgers in ConfigMaps, one for each project, for all gateways that use their namespace."""
+"""Ledgers in ConfigMaps, one for each part of a project's, for all gateways that use their namespace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bud.errors import ApiConflict, ApiRefused
 from bud.gateway.ledgers import Changed
 from bud.kube.client import Client, Object
 from bud.kube.kinds import CONFIG_MAPS, FULL_NAME, ledger_name
-from bud.ledger import DATA, LABEL, Book, parse, render
+from bud.ledger import DATA, LABEL, Book, Part, parse, render
 
 MANAGER = "bud-gateway"
 
@@ -20,9 +20,9 @@ class KubeLedger:
         self._client = client
         self._namespace = namespace
 
-    async def read(self, project: str, *, now: float) -> tuple[Book, str]:
+    async def read(self, part: Part, *, now: float) -> tuple[Book, str]:
         try:
-            found = await self._client.get(CONFIG_MAPS, namespace=self._namespace, name=ledger_name(project))
+            found = await self._client.get(CONFIG_MAPS, namespace=self._namespace, name=ledger_name(*part))
         except ApiRefused as error:
             if error.status != 404:
                 raise
@@ -32,16 +32,18 @@ class KubeLedger:
         book = await asyncio.to_thread(parse, text) if text else Book.new(now)
         return book, found["metadata"]["resourceVersion"]
 
-    async def write(self, project: str, book: Book, version: str) -> None:
-        name, text = ledger_name(project), await asyncio.to_thread(render, book)
+    async def write(self, part: Part, book: Book, version: str) -> int:
+        name, text = ledger_name(*part), await asyncio.to_thread(render, book)
         try:
             if version:
                 patch: Object = {"metadata": {"resourceVersion": version}, "data": {DATA: text}}
                 await self._client.merge(patch, CONFIG_MAPS, namespace=self._namespace, name=name, manager=MANAGER)
-                return
-            metadata = {"name": name, "labels": {LABEL: "true"}, "annotations": {FULL_NAME: project}}
+                return len(text)
+            labels = {LABEL: "keys" if part.number else "true"}
+            metadata = {"name": name, "labels": labels, "annotations": {FULL_NAME: part.project}}
             document: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {DATA: text}}
             await self._client.create(document, CONFIG_MAPS, namespace=self._namespace)
+            return len(text)
         except ApiConflict as error:
             raise Changed from error
         except ApiRefused as error:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from bud.gateway.background import Background
+
 log = logging.getLogger("bud.gateway")
 
 ANSWER_SECONDS = 0.1
@@ -108,18 +110,17 @@ class Shared:
         self._present_since = 0.0
         self._queue: list[_Ask] = []
         self._flights: set[asyncio.Task[None]] = set()
-        self._beating: asyncio.Task[None] | None = None
+        self._beside = Background()
         self._gone = asyncio.Event()
 
     async def open(self) -> None:
         """Looks for Redis, which may be away, and goes on looking."""
         await self._look()
-        self._beating = asyncio.create_task(self._beat())
+        self._beside.loop("the watch over Redis", self._beat)
 
     async def close(self) -> None:
         """Leaves the others; best effort."""
-        if self._beating is not None:
-            self._beating.cancel()
+        await self._beside.close()
         with suppress(Away):
             await self.call(_GONE, [_MEMBERS], [self.id])
         self.present = False

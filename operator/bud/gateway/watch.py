@@ -9,6 +9,7 @@ from sys import intern
 
 from bud.api.provider import ProviderSpec
 from bud.gateway.api_server import ApiServer
+from bud.gateway.background import lasting
 from bud.gateway.build import Assembly, Built
 from bud.gateway.credentials import Credentials
 from bud.gateway.parsed import Item, parsed
@@ -54,6 +55,8 @@ class Watch:
         self._assembly = Assembly(settings.reach, in_cluster=True)
         self._news = asyncio.Event()
         self._is_known = self._shows_stale = False
+        self._begun: float | None = None
+        """When the news were first looked at that are not yet in the catalog."""
         self._store = Store()
         self._store.listen(self._noted)
         self._credentials = Credentials(client, self._assembly.put_secret, self._news.set)
@@ -77,11 +80,11 @@ class Watch:
         """For as long as the gateway lives."""
         async with asyncio.TaskGroup() as group:
             for reflector in self._reflectors:
-                group.create_task(reflector.run())
-            group.create_task(self._credentials.run())
-            group.create_task(self._api_server.run())
-            group.create_task(self._assemble())
-            group.create_task(self._look())
+                group.create_task(lasting(f"the watch of {reflector.resource.plural}", reflector.run))
+            group.create_task(lasting("the reading of credentials", self._credentials.run))
+            group.create_task(lasting("the look at the API server's addresses", self._api_server.run))
+            group.create_task(lasting("the making of the catalog", self._assemble))
+            group.create_task(lasting("the look at the age of keys", self._look))
 
     def waits_for(self) -> str:
         """What must be read before anything can be served; empty once it was."""
@@ -93,13 +96,20 @@ class Watch:
         return ", ".join(sorted(kinds)) or "secrets"
 
     def age(self) -> float:
-        """Seconds since something was last heard of that of which nothing was heard for the longest time."""
-        return max(reflector.silent for reflector in self._reflectors)
+        """Seconds since something was last heard of that of which nothing was heard for the longest time.
+
+        What was heard and cannot be taken in counts as not heard.
+        """
+        return max(self._behind, *(reflector.silent for reflector in self._reflectors))
+
+    @property
+    def _behind(self) -> float:
+        return asyncio.get_running_loop().time() - self._begun if self._begun is not None else 0.0
 
     @property
     def _is_stale(self) -> bool:
         ages = (reflector.silent for reflector in self._reflectors if reflector.resource in _DECIDE)
-        return bool(self._most_stale) and max(ages) > self._most_stale
+        return bool(self._most_stale) and max(self._behind, *ages) > self._most_stale
 
     def _noted(self, resource: Resource, old: Seen | None, new: Seen | None) -> None:
         before, after = _item(old), _item(new)
@@ -111,22 +121,29 @@ class Watch:
         self._news.set()
 
     async def _assemble(self) -> None:
+        self._news.set()
         await self._api_server.tried.wait()
         while True:
             await self._news.wait()
             await asyncio.sleep(_GATHER_SECONDS)
             self._news.clear()
-            if not all(reflector.listed.is_set() for reflector in self._reflectors):
-                continue
-            more = True
-            while more:
-                more = self._assembly.work()
-                await asyncio.sleep(0)
-            self._credentials.want(self._assembly.credentials())
-            if not self._is_known and self._credentials.tried:
-                self._is_known = True
-            if self._is_known:
-                self._give()
+            if self._begun is None:
+                self._begun = asyncio.get_running_loop().time()
+            await self._take_in()
+            self._begun = None
+
+    async def _take_in(self) -> None:
+        if not all(reflector.listed.is_set() for reflector in self._reflectors):
+            return
+        more = True
+        while more:
+            more = self._assembly.work()
+            await asyncio.sleep(0)
+        self._credentials.want(self._assembly.credentials())
+        if not self._is_known and self._credentials.tried:
+            self._is_known = True
+        if self._is_known:
+            self._give()
 
     async def _look(self) -> None:
         """Time passes without news, too."""

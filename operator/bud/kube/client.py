@@ -131,9 +131,12 @@ class Client:
     async def create(self, document: Object, resource: Resource, *, namespace: str | None) -> Object:
         return (await self._call("POST", resource.path(namespace), body=document))[1]
 
-    async def delete(self, resource: Resource, *, namespace: str | None, name: str, uid: str) -> None:
-        """Deletes the very object of this uid, its dependents in the background; one already gone is fine."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+    async def delete(self, resource: Resource, *, namespace: str | None, name: str, uid: str = "") -> None:
+        """Deletes an object, of this very uid if it is given, its dependents in the background.
+
+        One already gone is fine.
+        """
+        body: Object = {"propagationPolicy": "Background"} | ({"preconditions": {"uid": uid}} if uid else {})
         try:
             await self._call("DELETE", resource.path(namespace, name), body=body)
         except ApiRefused as error:

@@ -29,6 +29,7 @@ USE = "bud.studio/use"
 USE_SELECTOR = f"{USE}=true"
 
 LEDGER_SELECTOR = f"{ledger.LABEL}=true"
+"""The parts with the projects' accounts; those of keys are many times as large, and nothing here reads them."""
 LEDGER_PREFIX = "ledger-"
 
 OF_NOTHING = "1"
@@ -86,9 +87,10 @@ EVENTS = Resource("v1", "Event", "events")
 """Of the core group: `kubectl describe` sorts by timestamps that the newer group refuses."""
 
 
-def ledger_name(project: str) -> str:
-    """Name of the ConfigMap of a project's ledger, in the namespace of the gateways."""
-    return f"{LEDGER_PREFIX}{child_name(PROJECT.kind, '', project)}"
+def ledger_name(project: str, part: int = 0) -> str:
+    """Name of the ConfigMap of a part of a project's ledger, in the namespace of the gateways."""
+    name = f"{LEDGER_PREFIX}{child_name(PROJECT.kind, '', project)}"
+    return f"{name}-{part}" if part else name
 
 
 def slug(text: str, limit: int = _MAX_SLUG) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bud.ledger import DATA, PROJECT, Account, dollars, parse
@@ -18,13 +18,17 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a project used since the first of the month; `cost` is in US dollars."""
+    """What a project used since the first of the month; `cost` is in US dollars.
+
+    `written` is when its ledger was last changed, which alone is no news.
+    """
 
     since: str
     requests: int
     input_tokens: int
     output_tokens: int
     cost: str
+    written: str = field(default="", compare=False)
 
 
 def use(lease: Mapping[str, Any]) -> Use:
@@ -45,4 +49,5 @@ def usage(config_map: Mapping[str, Any]) -> Usage | None:
         account.input_tokens,
         account.output_tokens,
         dollars(cost) if cost is not None else "0",
+        written=max((one.get("time", "") for one in config_map["metadata"].get("managedFields", ())), default=""),
     )

@@ -105,6 +105,11 @@ class Writer:
         async with self._writing("delete", seen.resource):
             await self._client.delete(seen.resource, namespace=seen.namespace, name=seen.name, uid=seen.uid)
 
+    async def remove(self, resource: Resource, *, namespace: str, name: str) -> None:
+        """Deletes an object that no watch tells of; one that is not there is fine."""
+        async with self._writing("delete", resource):
+            await self._client.delete(resource, namespace=namespace, name=name)
+
     async def status(self, owner: Seen, status: Mapping[str, Any]) -> None:
         """Replaces the status of one of our objects."""
         document = _about(owner) | {"status": status}

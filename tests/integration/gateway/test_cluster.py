@@ -308,6 +308,10 @@ def test_a_gateway_that_is_to_stop_says_so_serves_on_and_then_ends_well(place: P
     answer = place.ask()
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
     assert place.gateway.wait() == 0
+    # What was used is written last, and nothing refuses it.
+    ledgers = [item for item in place.world.find("configmaps") if item["metadata"]["name"].startswith("ledger-")]
+    assert {item["metadata"]["labels"]["bud.studio/ledger"] for item in ledgers} == {"true", "keys"}
+    assert all('"replicas":{}' in item["data"]["ledger.json"] for item in ledgers)
     place.gateway.start()
 
 

@@ -232,6 +232,8 @@ _REQUESTS = f"bud_gateway_requests_total{{{_WHO},http_response_status_code="
 _FIRST = f"gen_ai_server_time_to_first_token_seconds_bucket{{{_WHO},le="
 _OPEN = 'bud_gateway_upstream_circuit_open{bud_namespace="n",bud_target="t"}'
 _SEEN = 'bud_gateway_catalog_seen_timestamp_seconds{instance="i"}'
+_FAILING = 'bud_gateway_ledger_failing_seconds{instance="i",bud_project="team"}'
+_SIZE = 'bud_gateway_ledger_bytes{instance="i",bud_project="team"}'
 CASES: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str]]] = {
     "BudGatewayErrors": (
         {f'{_REQUESTS}"503"}}': "0+6x30", f'{_REQUESTS}"200"}}': "0+94x30"},
@@ -245,6 +247,10 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str]]] = {
     ),
     "BudGatewayUpstreamDown": ({_OPEN: "1x30"}, {"bud_namespace": "n", "bud_target": "t"}, {_OPEN: "1x3 0x3 1x3 0x21"}),
     "BudGatewayStale": ({_SEEN: "0x30"}, {"instance": "i"}, {_SEEN: "0+60x30"}),
+    "BudGatewayLedgerFailing": (
+        {_FAILING: "0+60x30"}, {"instance": "i", "bud_project": "team"}, {_FAILING: "0 60 110 0 60 0x26"},
+    ),
+    "BudGatewayLedgerFull": ({_SIZE: "900000x30"}, {"bud_project": "team"}, {_SIZE: "800000x30"}),
     "BudOperatorNotLeading": (
         {'bud_leading{pod="a"}': "1x10 0x20", 'bud_leading{pod="b"}': "0x30"}, {},
         {'bud_leading{pod="a"}': "1x10 0x20", 'bud_leading{pod="b"}': "0x12 1x18"},
@@ -288,6 +294,8 @@ def _texts(name: str, labels: dict[str, str]) -> dict[str, str]:
         "BudGatewaySlow": "7.5s",
         "BudGatewayUpstreamDown": "1",
         "BudGatewayStale": "30m 0s",
+        "BudGatewayLedgerFailing": "30m 0s",
+        "BudGatewayLedgerFull": "878.9ki",
     }
     annotations = next(rule["annotations"] for rule in RULES if rule["alert"] == name)
 

@@ -56,7 +56,7 @@ def test_when_what_was_used_is_told(before: UsageSummary | None, used: Usage | N
     ],
 )
 def test_what_a_ledger_says(text: str, found: Usage | None) -> None:
-    assert usage({"data": {DATA: text}}) == found
+    assert usage({"metadata": {}, "data": {DATA: text}}) == found
 
 
 @pytest.mark.parametrize(

@@ -238,3 +238,25 @@ def test_secrets_are_read_when_a_provider_changes_and_every_minute() -> None:
         assert cluster.reads == 3
 
     watching(cluster, test)
+
+
+def test_news_that_cannot_be_taken_in_count_as_not_heard_and_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Cluster()
+
+    def fail() -> bool:
+        raise ZeroDivisionError("unforeseen")
+
+    async def test(watch: Watch, given: list[Built]) -> None:
+        monkeypatch.setattr(watch._assembly, "work", fail)
+        cluster.say(API_KEYS, "MODIFIED", raw("alice", {"hash": HASH, "revoked": True}, 12))
+        await asyncio.sleep(40)
+        assert watch.age() > 30 and given[-1].catalog.fault
+        assert "ZeroDivisionError" in caplog.text
+        monkeypatch.undo()
+        await asyncio.sleep(70)
+        assert watch.age() < 10
+        assert not given[-1].catalog.fault and not given[-1].catalog.keys
+
+    watching(cluster, test, max_stale_keys=30)
