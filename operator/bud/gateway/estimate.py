@@ -12,6 +12,7 @@ from bud.gateway.catalog import Price, Served
 from bud.gateway.prices import Published
 from bud.gateway.usage import Usage, priced
 
+_WEIGHT = 0.1
 _BYTES_PER_TOKEN = 4
 """Roughly."""
 _INLINE = re.compile(rb'"data:[^",]*;base64,[^"]*"')
@@ -27,6 +28,26 @@ class Estimate:
 
 
 NOTHING = Estimate()
+
+
+class Usual:
+    """What requests for each model of a project take of late, where nothing of a request tells."""
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def of(self, project: str, model: str) -> Estimate:
+        """The mean; nothing before the first."""
+        return Estimate(*map(round, self._means.get((project, model), (0.0, 0.0))))
+
+    def add(self, project: str, model: str, usage: Usage) -> None:
+        """Learns of one more, if its upstream told."""
+        if usage.input is None and usage.output is None:
+            return
+        found = float(usage.input or 0), float(usage.output or 0)
+        read, written = self._means.get((project, model), found)
+        read, written = read + _WEIGHT * (found[0] - read), written + _WEIGHT * (found[1] - written)
+        self._means[project, model] = read, written
 
 
 def estimate(body: Mapping[str, Any], text: bytes, *, mean: int) -> Estimate:

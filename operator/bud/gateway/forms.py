@@ -17,7 +17,7 @@ from bud.gateway.admission import Admission, Admitted
 from bud.gateway.asks import FORMS, check_form
 from bud.gateway.catalog import Catalog, Key, Target
 from bud.gateway.cut import Cut
-from bud.gateway.estimate import NOTHING
+from bud.gateway.estimate import NOTHING, Usual
 from bud.gateway.idempotency import Kept, digest_of
 from bud.gateway.inference import Call, Inference, deadline
 from bud.gateway.models import find
@@ -222,6 +222,7 @@ class Uploads:
     def __init__(self, admission: Admission, inference: Inference) -> None:
         self._admission = admission
         self._inference = inference
+        self._usual = Usual()
 
     async def serve(self, catalog: Catalog, request: Request, key: Key, where: Place) -> None:
         """Answers the request. Raises `Refusal` while nothing was answered yet, and `Gone`."""
@@ -268,7 +269,8 @@ class Uploads:
         if not name:
             raise Invalid("model is required", param="model", code="missing_required_parameter")
         served = find(catalog, key, where, name)
-        admitted = Admitted(grant, await self._admission.reserve(request, key, served, NOTHING), NOTHING)
+        usual = self._usual.of(key.project.name, served.name)
+        admitted = Admitted(grant, await self._admission.reserve(request, key, served, usual), NOTHING)
         call = Call(request, key, served, where.endpoint, form.fields, b"", admitted, Usage(), cut=form.cut)
         request.facts.model = served.name
         headers = {
@@ -285,6 +287,7 @@ class Uploads:
             trace=request.trace,
         )
         await self._inference.relay(call, errand)
+        self._usual.add(key.project.name, served.name, call.usage)
 
 
 def _seconds(request: Request) -> float:

@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from bud.gateway.catalog import Price, Served, Target
-from bud.gateway.estimate import Estimate, estimate, may_cost
+from bud.gateway.estimate import Estimate, Usual, estimate, may_cost
+from bud.gateway.usage import Usage
 
 INLINE = "data:image/png;base64," + "A" * 40_000
 
@@ -62,3 +63,12 @@ CHEAP, DEAR = Price(Decimal(1), Decimal(2), Decimal("0.5")), Price(Decimal(10))
 )
 def test_the_dearest_that_may_answer_counts(served: Served, cost: str | None) -> None:
     assert may_cost(served, Estimate(400, 1000)) == (Decimal(cost) if cost else None)
+
+
+def test_what_uploads_take_is_what_they_took_of_late() -> None:
+    usual = Usual()
+    assert usual.of("team", "ears") == Estimate()
+    for usage in (Usage(100, 10), Usage(200, None), Usage()):
+        usual.add("team", "ears", usage)
+    assert usual.of("team", "ears") == Estimate(110, 9)
+    assert usual.of("other", "ears") == Estimate()
