@@ -49,9 +49,13 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    async def settled(self) -> None:
-        """Waits until all that has begun by now has ended."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def settled(self, *, seconds: float | None = None) -> None:
+        """Waits until all that has begun by now has ended, for so many seconds at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
 
     async def close(self) -> None:
         """Ends all."""

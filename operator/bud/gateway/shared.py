@@ -109,7 +109,7 @@ class Shared:
         self._said_away = False
         self._present_since = 0.0
         self._queue: list[_Ask] = []
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights = Background()
         self._beside = Background()
         self._gone = asyncio.Event()
 
@@ -124,9 +124,7 @@ class Shared:
         with suppress(Away):
             await self.call(_GONE, [_MEMBERS], [self.id])
         self.present = False
-        for flight in self._flights:
-            flight.cancel()
-        await asyncio.gather(*self._flights, return_exceptions=True)
+        await self._flights.close()
         with suppress(*self._faults):
             await self._redis.aclose()
 
@@ -146,9 +144,7 @@ class Shared:
         answer: asyncio.Future[Any] = loop.create_future()
         self._queue.append(_Ask(script, keys, words, answer))
         if len(self._flights) < _FLIGHTS:
-            flight = asyncio.create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            self._flights.once(self._fly())
         timer = loop.call_later(seconds, self._late, answer, loop.time() + seconds)
         try:
             return await answer

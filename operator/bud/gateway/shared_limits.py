@@ -7,10 +7,10 @@ such a request counts twice, in doubt against the caller.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bud.gateway.background import Background
 from bud.gateway.catalog import Meter
 from bud.gateway.limits import Counters, Grant, State, needed, refused
 from bud.gateway.shared import SLOW_SECONDS, Away, Script, Shared, Word
@@ -93,7 +93,8 @@ class SharedCounters:
         self._clock_of_redis = clock_of_redis
         self._untold: dict[tuple[str, int], tuple[Meter, int]] = {}
         """What Redis has not been told: by meter and window, an amount."""
-        self._telling: asyncio.Task[None] | None = None
+        self._work = Background()
+        self._is_telling = False
         shared.on_return.append(self.tell)
         shared.on_beat.append(self.tell)
 
@@ -123,8 +124,7 @@ class SharedCounters:
 
     async def close(self) -> None:
         """Tells Redis what it was not told yet, if it is there."""
-        if self._telling is not None:
-            await asyncio.wait([self._telling], timeout=SLOW_SECONDS)
+        await self._work.settled(seconds=SLOW_SECONDS)
         if self._shared.present:
             with suppress(Away):
                 await self.tell()
@@ -147,8 +147,9 @@ class SharedCounters:
         for meter, amount in counted:
             at = meter.id, int(now) // meter.span
             self._untold[at] = meter, self._untold.get(at, (meter, 0))[1] + amount
-        if self._untold and self._shared.present and self._telling is None:
-            self._telling = asyncio.create_task(self._tell_soon())
+        if self._untold and self._shared.present and not self._is_telling:
+            self._is_telling = True
+            self._work.once(self._tell_soon())
 
     async def _tell_soon(self) -> None:
         try:
@@ -156,7 +157,7 @@ class SharedCounters:
         except Away:
             pass  # told when Redis is back
         finally:
-            self._telling = None
+            self._is_telling = False
 
     async def tell(self) -> None:
         """Adds to the counts in Redis. Raises `Away`."""
