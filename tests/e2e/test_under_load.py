@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import load
+from tests.cluster.handle import Cluster
+from tests.e2e import napping
+from tests.e2e.napping import Napper, team_key
 from tests.e2e.test_serving import PATIENCE, SMALL, active, from_url
 from tests.integration.weights.programs import Origin
-from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
 from tests.world import World, deployment, model
 
@@ -23,10 +26,22 @@ GATEWAY = ("-n", "bud-system", "deployment/bud-operator-gateway")
 GATEWAY_URL = "http://bud-operator-gateway.bud-system/v1"
 
 
+@pytest.fixture
+def napper(installed: Cluster, files: Origin, gguf: bytes) -> Iterator[Napper]:
+    """In a namespace of its own, it falls asleep while other things go on."""
+    files.put("tiny.gguf", gguf)
+    world = World.create(installed)
+    world.apply(
+        model("tiny", from_url(files)), deployment(napping.NAME, "tiny", **SMALL, autoScaling=napping.AUTO_SCALING)
+    )
+    yield Napper(world)
+    installed.kubectl("delete", "bproj", world.namespace)
+    world.clear()
+
+
 def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_operator_and_gateway_are_upgraded(
-    world: World, files: Origin, tmp_path: Path
+    world: World, napper: Napper, files: Origin, gguf: bytes
 ) -> None:
-    files.put("tiny.gguf", write_tiny_model(tmp_path / "tiny.gguf").read_bytes())
     runtime = f"mine-{world.namespace}"
     builtin = world.get("brt", "tiny")["spec"]
     kind = {"apiVersion": "bud.studio/v1alpha1", "kind": "Runtime", "metadata": {"name": runtime}}
@@ -49,6 +64,9 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_ope
             world.cluster.kubectl("rollout", "restart", *GATEWAY)
             world.cluster.kubectl("rollout", "status", *GATEWAY, "--timeout=90s", timeout=100)
             assert answered()
+            napper.await_asleep()
+            napper.wake()
+            assert answered()
             before = _pods(world)
             world.cluster.apply(kind | {"spec": builtin | {"env": [{"name": "NEWER", "value": "yes"}]}})
             with newer_operator(world):
@@ -59,6 +77,7 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_ope
             _patch(world, {"replicas": 1, "autoScaling": None})
             eventually(lambda: _is(len(_pods(world)), 1), within=PATIENCE)
             assert answered()
+        napper.await_asleep()
     finally:
         world.cluster.kubectl("delete", "bproj", world.namespace)
         world.kubectl("delete", "mdep", "chat")
@@ -69,7 +88,7 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_ope
 def steady_load(world: World, name: str) -> Iterator[Callable[[], int]]:
     """A load for the length of a block. It gives a function that tells how many requests were answered, once more were
     than at its last call, and that fails when one was lost; so does the end of the block."""
-    url, key = world.get("mdep", name)["status"]["endpointURL"], _key(world)
+    url, key = world.get("mdep", name)["status"]["endpointURL"], team_key(world, "load")
     image = world.cluster.get(*OPERATOR)["spec"]["template"]["spec"]["containers"][0]["image"]
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container = {
@@ -96,17 +115,6 @@ def steady_load(world: World, name: str) -> Iterator[Callable[[], int]]:
         print(f"requests answered: {answered()}, lost: 0")
     finally:
         world.kubectl("delete", "pod", "load")
-
-
-def _key(world: World) -> str:
-    """A key that the operator made, for a Project of the namespace."""
-    bud, name = "bud.studio/v1alpha1", world.namespace
-    world.apply(
-        {"apiVersion": bud, "kind": "Project", "metadata": {"name": name}},
-        {"apiVersion": bud, "kind": "APIKey", "metadata": {"name": "load"}},
-    )
-    world.kubectl("wait", "bkey/load", "--for=jsonpath={.status.phase}=Active", "--timeout=30s")
-    return base64.b64decode(world.get("secret", "load")["data"]["key"]).decode()
 
 
 def _more(world: World, last: int) -> int:
