@@ -20,6 +20,7 @@ from tests.tiny_engine import free_port
 
 KEY = "bud_alice"
 START_SECONDS = 30.0
+PROGRAM = ("-m", "bud.gateway")
 
 
 def made(kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def provider(name: str, url: str, *models: str, **spec: Any) -> dict[str, Any]:
 
 class GatewayProcess:
     """One gateway; `write` changes what it reads. `options` stand beside those that every test needs, and `source` names
-    another place than the folder."""
+    another place than the folder. `program` is what Python runs."""
 
     def __init__(
         self,
@@ -52,8 +53,10 @@ class GatewayProcess:
         options: Sequence[str] = (),
         allow: Sequence[str] = ("loopback",),
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.folder = folder
+        self._program = program
         allowed = (f"--allow-upstream={one}" for one in allow)
         self._options = [*(source or ("--from", str(folder))), *allowed, *options]
         self._environment = {**os.environ, **(environment or {})}
@@ -78,7 +81,7 @@ class GatewayProcess:
 
     def launch(self) -> None:
         """Starts it and goes on."""
-        command = [sys.executable, "-m", "bud.gateway", *self._options, "--port", str(self.port)]
+        command = [sys.executable, *self._program, *self._options, "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
 
@@ -128,9 +131,10 @@ def running_gateway(
     options: Sequence[str] = (),
     allow: Sequence[str] = ("loopback",),
     environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[GatewayProcess]:
     folder.mkdir(exist_ok=True)
-    gateway = GatewayProcess(folder, options=options, allow=allow, environment=environment)
+    gateway = GatewayProcess(folder, options=options, allow=allow, environment=environment, program=program)
     gateway.write(*objects)
     gateway.start()
     try:
