@@ -13,6 +13,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as NotThere
 
 from tests import debian
+from tests.cluster import pki
 from tests.tiny_engine import free_port
 
 PASSWORD = "s3cret-of-redis"
@@ -20,16 +21,17 @@ _START_SECONDS = 20.0
 
 
 class RedisServer:
-    """Keeps everything in memory: what is stopped has forgotten all."""
+    """Keeps everything in memory: what is stopped has forgotten all. With an `authority` it speaks TLS alone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, authority: pki.Authority | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
         self._folder = folder
+        self._listen = ["--port", str(self.port)] if authority is None else self._with_tls(authority)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
+        command = ["redis-server", *self._listen, "--bind", "127.0.0.1", "--requirepass", PASSWORD]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--save", "", "--appendonly", "no"], stdout=log, stderr=log, cwd=self._folder
@@ -56,6 +58,17 @@ class RedisServer:
             self._process.kill()
             self._process.wait(timeout=30)
 
+    def _with_tls(self, authority: pki.Authority) -> list[str]:
+        pair = authority.server(["127.0.0.1"])
+        files = {"cert": pair.certificate, "key": pair.key, "ca-cert": authority.certificate}
+        options = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+        for name, content in files.items():
+            file = self._folder / f"{name}.pem"
+            pki.write_private(file, content)
+            options += [f"--tls-{name}-file", str(file)]
+        self.url = f"{self.url.replace('redis', 'rediss', 1)}?ssl_ca_certs={self._folder / 'ca-cert.pem'}"
+        return options
+
     def _signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -69,10 +82,10 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[RedisServer]:
+def running_redis(folder: Path, authority: pki.Authority | None = None) -> Iterator[RedisServer]:
     debian.require(("redis-server",), ("redis-server",))
     folder.mkdir(exist_ok=True)
-    server = RedisServer(folder)
+    server = RedisServer(folder, authority)
     server.start()
     try:
         yield server

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from bud.gateway.background import Background
 
@@ -33,6 +34,7 @@ _MEMBER_SECONDS = 15
 _FLIGHTS = 4
 _BATCH = 100
 _MEMBERS = "bud:gateways"
+_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 Key = str | bytes
 Word = str | bytes | int
@@ -250,3 +252,6 @@ def _check(url: str) -> None:
         is_one = False
     if not is_one:
         raise ValueError("the Redis URL must read redis://HOST:PORT/NUMBER, or rediss:// for TLS")
+    for option, file in parse_qsl(parts.query):
+        if option in _FILES and not os.access(file, os.R_OK):
+            raise ValueError(f"the Redis URL names a file that cannot be read: {option}={file}")
