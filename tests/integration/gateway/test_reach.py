@@ -32,20 +32,28 @@ REFUSED = {
 }
 
 
+async def answer(request: web.Request, body: Json) -> web.Response:
+    if body.get("redirect"):
+        raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{request.url.port}/v1/elsewhere")
+    return completion(body)
+
+
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    async def answer(request: web.Request, body: Json) -> web.Response:
-        if body.get("redirect"):
-            raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{request.url.port}/v1/elsewhere")
-        return completion(body)
-
     with running(answer) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[GatewayProcess]:
-    """It allows one name, and nothing by its number."""
+def sixth() -> Iterator[Upstream]:
+    """One that is reached by IPv6 alone."""
+    with running(answer, address="::1") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, sixth: Upstream) -> Iterator[GatewayProcess]:
+    """It listens on all addresses, and allows one name and one number, which is of IPv6."""
     port = urlsplit(upstream.url).port
     providers = [provider(f"p-{name}", url.format(port=port), name) for name, url in REFUSED.items()]
     deployment = {
@@ -57,9 +65,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
         deployment,
         provider("named", f"http://localhost:{port}/v1", "named", "chained"),
         provider("first", upstream.url, "chained", priority=9),
+        provider("sixth", sixth.url, "sixth"),
     )
     folder = tmp_path_factory.mktemp("reach") / "objects"
-    with running_gateway(folder, project(), key(), *objects, allow=("localhost",)) as made:
+    with running_gateway(folder, project(), key(), *objects, options=("--host=",), allow=("localhost", "::1")) as made:
         yield made
 
 
@@ -88,6 +97,7 @@ def test_the_log_names_the_provider_the_address_and_the_flag(gateway: GatewayPro
     lines = gateway.log.splitlines()
     told = "127.0.0.1 is no address of the internet; to allow it, set --allow-upstream loopback"
     assert any("Provider default/p-decimal: " + told in line for line in lines), "when it is loaded"
+    assert any("Provider default/p-link: fe80::1 is no address of the internet" in line for line in lines)
     tried = [line for line in lines if "p-by-number/by-number cannot be reached" in line]
     assert tried and all(told in line for line in tried), "when it is tried"
 
@@ -124,3 +134,11 @@ def test_the_realtime_endpoint_is_bound_in_the_same_way(gateway: GatewayProcess,
         told = caller.makefile("rb").read()
     assert told.startswith(b"HTTP/1.1 503") and b"upstream_not_allowed" in told
     assert len(upstream.asked) == before
+
+
+def test_callers_and_upstreams_of_ipv6(gateway: GatewayProcess, sixth: Upstream) -> None:
+    body = {"model": "sixth", "messages": MESSAGES}
+    url, headers = f"http://[::1]:{gateway.port}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
+    assert httpx.post(url, json=body, headers=headers, timeout=30).json()["model"] == "sixth"
+    (asked,) = sixth.asked
+    assert asked[1]["host"] == sixth.url.removeprefix("http://").removesuffix("/v1")

@@ -60,7 +60,7 @@ def running(answer: Answer, *, read: Read = read_json, address: str = "127.0.0.1
         runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, address, 0).start()
-        upstream.url = f"http://{address}:{runner.addresses[0][1]}/v1"
+        upstream.url = f"http://{f'[{address}]' if ':' in address else address}:{runner.addresses[0][1]}/v1"
         return runner
 
     def work() -> None:
