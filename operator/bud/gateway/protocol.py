@@ -9,6 +9,7 @@ has passed that the newest event has set: a request costs no timer of its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
+from websockets.frames import CloseCode
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from bud.gateway.auth import request_id
@@ -45,6 +48,10 @@ _PIPELINED = 16
 _LINGER_SECONDS = 2.0
 _LATE, _GONE, _WATCHES = "bud.late", "bud.gone", "bud.watches"
 _NEVER = float("inf")
+
+_sessions = logging.getLogger("bud.gateway.sessions")
+# uvicorn tells at INFO what was called, with all that a caller wrote into the query: keys, too.
+_sessions.setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +264,24 @@ class Protocol(HttpToolsProtocol):
 class Socket(WebSocketsSansIOProtocol):
     """A WebSocket whose caller is gone when it answers no ping, whatever it has not read yet."""
 
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.logger = self.conn.logger = _sessions
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # A handshake that was refused is complete as well, and no error of the gateway's.
+            self.handshake_complete = True
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
+            if self.conn.state is State.OPEN:
+                self.conn.send_close(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
+
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
@@ -267,6 +292,14 @@ class Socket(WebSocketsSansIOProtocol):
             refusal = Unavailable("the gateway stops or has a fault; try again", code="unavailable")
             self.transport.write(_written(refusal, self.scope))
             self.transport.close()
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def bounded(patience: Patience, most: int) -> type[Protocol]:
