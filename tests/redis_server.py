@@ -12,7 +12,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import ConnectionError as NotThere
 
-from tests import debian
+from tests import fetched
 from tests.cluster import pki
 from tests.tiny_engine import free_port
 
@@ -83,7 +83,7 @@ class RedisServer:
 
 @contextmanager
 def running_redis(folder: Path, authority: pki.Authority | None = None) -> Iterator[RedisServer]:
-    debian.require(("redis-server",), ("redis-server",))
+    fetched.require(("redis-server",), ("redis-server",))
     folder.mkdir(exist_ok=True)
     server = RedisServer(folder, authority)
     server.start()

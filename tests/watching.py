@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.waiting import eventually
+from tests.waiting import eventually, is_so
 from tests.world import World
 
 
@@ -25,7 +25,7 @@ def watching(world: World, kind: str, name: str) -> Iterator[Callable[[], list[d
             return list(_documents(out.read()))
 
         try:
-            eventually(lambda: _some(versions()))
+            eventually(lambda: is_so(versions()))
             yield versions
         finally:
             process.terminate()
@@ -41,7 +41,3 @@ def _documents(text: str) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError:
             return
         yield document
-
-
-def _some(found: list[Any]) -> None:
-    assert found

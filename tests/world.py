@@ -110,12 +110,13 @@ class World:
     def clear(self) -> None:
         """Deletes everything; a namespace that does not go is a failure of the operator's."""
         self.kubectl("delete", "mdep,bmodel", "--all", "--wait=false")
-        eventually(lambda: self._gone("mdep,bmodel"))
+        eventually(lambda: self.gone("mdep,bmodel"))
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
         for volume in self.volumes:
             self.cluster.kubectl("delete", "pv", volume, "--wait=false")
 
-    def _gone(self, kinds: str) -> None:
+    def gone(self, kinds: str) -> None:
+        """Fails until there is nothing of these kinds."""
         left = self.kubectl("get", kinds, "--output=name")
         assert not left, f"still there: {left}"
 

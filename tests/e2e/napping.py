@@ -15,7 +15,7 @@ from bud.kube.kinds import child_name
 from tests.cluster.control import NODE
 from tests.cluster.handle import Write
 from tests.forwarding import port_forward
-from tests.waiting import eventually
+from tests.waiting import eventually, is_empty
 from tests.world import World
 
 SYSTEM = "bud-system"
@@ -49,7 +49,7 @@ class Napper:
     def await_asleep(self) -> None:
         """Until no pod is left."""
         self._world.await_reason("mdep", NAME, "Asleep", within=PATIENCE)
-        eventually(lambda: _none(self._world.find_by("bud.studio/owner-kind=Deployment")))
+        eventually(lambda: is_empty(self._world.find_by("bud.studio/owner-kind=Deployment")))
 
     def wake(self) -> None:
         """Many ask at once, while no pod can start; all are held and answered by the engine, for one patch."""
@@ -98,7 +98,3 @@ def _check_stream(rest: list[str]) -> None:
     chunks = [orjson.loads(line.removeprefix("data: ")) for line in told[:-1]]
     assert {chunk["model"] for chunk in chunks} == {NAME}
     assert "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
-
-
-def _none(found: list[Any]) -> None:
-    assert not found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pytest
 
 from tests import forwarding
 from tests.integration.weights.origin import TOKEN
-from tests.integration.weights.programs import Origin, free_port, running, sha256
+from tests.integration.weights.programs import Origin, running, sha256
 from tests.tiny_adapter import write_tiny_adapter
+from tests.tiny_engine import free_port
 from tests.tiny_model import write_tiny_model
-from tests.waiting import eventually
+from tests.waiting import contains, eventually
 from tests.world import World, deployment, model
 
 SMALL = {"resources": {"cpu": "50m", "memory": "256Mi"}, "runtimeRef": {"name": "tiny"}}
@@ -67,7 +67,7 @@ def test_a_model_by_url_is_downloaded_served_scaled_and_deleted(world: World, fi
     world.kubectl("scale", "mdep/chat", "--replicas=2")
     world.kubectl("wait", "mdep/chat", "--for=jsonpath={.status.ready}=2/2", "--timeout=60s")
     world.kubectl("delete", "mdep/chat", "bmodel/tiny", "--timeout=60s")
-    eventually(lambda: _none(world, "deployments.apps,services,pvc,jobs,pods"), within=PATIENCE)
+    eventually(lambda: world.gone("deployments.apps,services,pvc,jobs,pods"), within=PATIENCE)
 
 
 def test_a_model_and_its_adapter_answer_by_their_names(
@@ -174,7 +174,7 @@ def test_weights_that_cannot_be_had_are_told_with_the_remedy(
     assert reason in (None, ready["reason"])
     assert remedy in ready["message"]
     assert world.condition("bmodel", "tiny", "Stalled")["status"] == "True"
-    eventually(lambda: _has(world.events("tiny"), ("Warning", ready["reason"])))
+    eventually(lambda: contains(world.events("tiny"), ("Warning", ready["reason"])))
 
 
 def test_a_download_whose_pod_is_killed_goes_on_where_it_was(world: World, files: Origin, tmp_path: Path) -> None:
@@ -248,15 +248,6 @@ def test_an_image_that_does_not_exist_is_told(world: World, files: Origin, gguf:
     world.apply(model("tiny", from_url(files)), deployment("chat", "tiny", **SMALL, image="localhost/none:1"))
     ready = world.await_reason("mdep", "chat", "ImagePullFailed", within=PATIENCE)
     assert "localhost/none:1" in ready["message"]
-
-
-def _none(world: World, kinds: str) -> None:
-    left = world.kubectl("get", kinds, "-o", "name")
-    assert not left, left
-
-
-def _has(found: list[Any], item: object) -> None:
-    assert item in found, f"{item} is not in {json.dumps(found)}"
 
 
 def _progress(world: World) -> dict[str, Any]:

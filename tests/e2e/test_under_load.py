@@ -16,7 +16,7 @@ from tests.e2e import napping
 from tests.e2e.napping import Napper, team_key
 from tests.e2e.test_serving import PATIENCE, SMALL, active, from_url
 from tests.integration.weights.programs import Origin
-from tests.waiting import eventually
+from tests.waiting import eventually, is_empty, is_equal
 from tests.world import World, deployment, model
 
 SCALED = {"autoScaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 3, "targetCPU": 1000}}
@@ -52,7 +52,7 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_ope
         active(world, "chat")
         with steady_load(world, "chat") as answered:
             _patch(world, {"autoScaling": None})
-            eventually(lambda: _none(world.find("hpa")))
+            eventually(lambda: is_empty(world.find("hpa")))
             assert answered() and active(world, "chat")["ready"] == "2/2"
             _patch(world, SCALED)
             world.one("hpa")
@@ -73,9 +73,9 @@ def test_no_request_is_lost_when_scaling_is_handed_over_pods_are_changed_and_ope
                 world.kubectl("label", "mdep", "chat", "touched=yes")
                 assert world.one("netpol")["metadata"]["name"] == "bud-engines"
                 assert answered() and _pods(world) == before
-            eventually(lambda: _none(world.find("netpol")))
+            eventually(lambda: is_empty(world.find("netpol")))
             _patch(world, {"replicas": 1, "autoScaling": None})
-            eventually(lambda: _is(len(_pods(world)), 1), within=PATIENCE)
+            eventually(lambda: is_equal(len(_pods(world)), 1), within=PATIENCE)
             assert answered()
         napper.await_asleep()
     finally:
@@ -157,13 +157,5 @@ def _pods(world: World) -> set[str]:
     return {pod["metadata"]["uid"] for pod in found if "deletionTimestamp" not in pod["metadata"]}
 
 
-def _none(found: list[Any]) -> None:
-    assert not found
-
-
 def _disjoint(found: set[str], before: set[str]) -> None:
     assert len(found) == len(before) and not found & before
-
-
-def _is(found: object, expected: object) -> None:
-    assert found == expected

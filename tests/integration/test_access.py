@@ -17,7 +17,7 @@ from bud.ledger import DATA, LABEL, PROJECT, Account, Book, render
 from tests.cluster.handle import Cluster
 from tests.integration.chart import account, of_kind, rendered
 from tests.operator_process import OperatorProcess, operator_process
-from tests.waiting import eventually
+from tests.waiting import eventually, is_equal
 from tests.world import World
 
 RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
@@ -96,10 +96,10 @@ def test_a_key_is_replaced_healed_and_revoked_and_its_secret_is_its_own(team: Wo
     # Nobody need say what the other fields were.
     team.kubectl("patch", "bkey", "alice", "--type=merge", "-p", '{"spec": {"rotation": {"serial": 1}}}')
     second = eventually(lambda: _other(secret_key(team, "alice"), first))
-    eventually(lambda: _same(hashes(team, "alice"), [digest(second), digest(first)]))
+    eventually(lambda: is_equal(hashes(team, "alice"), [digest(second), digest(first)]))
     # A status that a restore dropped comes back from the Secret.
     team.kubectl("patch", "bkey", "alice", "--subresource=status", "--type=merge", "-p", '{"status": {"hashes": null}}')
-    eventually(lambda: _same(hashes(team, "alice"), [digest(second), digest(first)]))
+    eventually(lambda: is_equal(hashes(team, "alice"), [digest(second), digest(first)]))
     team.kubectl("patch", "bkey", "alice", "--type=merge", "-p", '{"spec": {"revoked": true}}')
     team.await_phase("bkey", "alice", "Revoked")
     owner = team.get("secret", "alice")["metadata"]["ownerReferences"][0]
@@ -177,7 +177,3 @@ def _in(seconds: float) -> str:
 def _other(found: str, before: str) -> str:
     assert found != before
     return found
-
-
-def _same(found: object, wanted: object) -> None:
-    assert found == wanted

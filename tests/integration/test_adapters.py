@@ -18,7 +18,7 @@ from tests.cluster.handle import Cluster
 from tests.tiny_adapter import write_tiny_adapter
 from tests.tiny_engine import free_port, is_healthy, running_tiny
 from tests.tiny_model import write_tiny_model
-from tests.waiting import eventually
+from tests.waiting import eventually, is_so
 from tests.world import RESULT, RUNTIME, World, deployment, model, refused
 
 NAMES = ("chat", "pirate", "poet")
@@ -53,7 +53,7 @@ def client(files: dict[str, Path]) -> Iterator[httpx.Client]:
         }
         relay = subprocess.Popen([sys.executable, "-m", "bud.relay"], env=os.environ | settings)
         try:
-            eventually(lambda: _is_true(is_healthy(port)))
+            eventually(lambda: is_so(is_healthy(port)))
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 yield client
         finally:
@@ -192,7 +192,3 @@ def test_what_the_files_of_an_adapter_say_reaches_the_status(world: World) -> No
     world.end_download(world.one("jobs")["metadata"]["name"], message=LORA)
     status = world.await_phase("bmodel", "lora", "Available")
     assert (status["adapter"], status["architecture"]) == ({"type": "lora", "base": "team/base"}, "llama")
-
-
-def _is_true(found: bool) -> None:
-    assert found

@@ -10,9 +10,9 @@ import pytest
 
 from bud.kube.kinds import child_name
 from tests.cluster.handle import Cluster
-from tests.integration.test_deployments import CHILDREN, at_least, is_equal, reconciles
+from tests.integration.test_deployments import CHILDREN, at_least, reconciles
 from tests.operator_process import OperatorProcess
-from tests.waiting import eventually
+from tests.waiting import contains, differs, eventually, is_equal
 from tests.world import RESULT, RUNTIME, World, deployment, model, refused
 
 
@@ -130,7 +130,7 @@ def test_what_is_missing_is_told_in_a_condition_and_an_event(
 
     eventually(told)
     assert world.get("mdep", "chat")["status"]["phase"] == "Pending"
-    eventually(lambda: _contains(world.events("chat"), ("Normal", reason)))
+    eventually(lambda: contains(world.events("chat"), ("Normal", reason)))
 
 
 def test_a_runtime_without_the_models_format_is_told(world: World) -> None:
@@ -167,7 +167,7 @@ def test_a_model_that_failed_is_told_and_a_new_spec_heals(world: World) -> None:
     )
     assert "kubectl describe bmodel tiny" in world.await_reason("mdep", "chat", "ModelFailed")["message"]
     world.apply(model("tiny", {"source": {"url": {"url": "http://files/right.gguf"}}}))
-    eventually(lambda: _differs(world.one("jobs")["metadata"]["name"], job))
+    eventually(lambda: differs(world.one("jobs")["metadata"]["name"], job))
     right = world.one("jobs")["metadata"]["name"]
     world.end_download(right)
     world.bind(right)
@@ -309,11 +309,3 @@ def _collision(namespace: str) -> tuple[str, str]:
         if other != name:
             return other, name
     raise AssertionError("no two names collide")
-
-
-def _differs(found: object, other: object) -> None:
-    assert found != other
-
-
-def _contains(found: list[Any], item: object) -> None:
-    assert item in found

@@ -12,7 +12,7 @@ import pytest
 from bud.deployment.started import ENGINE_ANNOTATION
 from tests.cluster.handle import Cluster
 from tests.operator_process import OperatorProcess, operator_process
-from tests.waiting import eventually
+from tests.waiting import eventually, is_equal
 from tests.world import World, deployment
 
 KUBECTL_SECONDS = 3.0
@@ -253,7 +253,3 @@ def reconciles(operator: OperatorProcess) -> float:
 
 def at_least(found: float, least: float) -> None:
     assert found >= least
-
-
-def is_equal(found: object, expected: object) -> None:
-    assert found == expected

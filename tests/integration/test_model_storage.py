@@ -8,8 +8,7 @@ import pytest
 
 from bud.kube.kinds import WANTED_BY
 from tests.cluster.failure import Failed
-from tests.integration.test_models import _equal, _none
-from tests.waiting import eventually
+from tests.waiting import eventually, is_equal
 from tests.world import RESULT, World, claim_of_ones_own, deployment, model
 
 RETAINED = {"source": {"url": {"url": "http://files/kept.gguf"}}, "storage": {"reclaim": "Retain"}}
@@ -17,7 +16,7 @@ RETAINED = {"source": {"url": {"url": "http://files/kept.gguf"}}, "storage": {"r
 
 def test_a_retained_claim_outlives_its_model_and_is_found_again_without_a_download(world: World) -> None:
     kept = world.make_available("tiny", RETAINED)
-    eventually(lambda: _none(world, "jobs"))
+    eventually(lambda: world.gone("jobs"))
     uid = world.get("pvc", kept)["metadata"]["uid"]
     world.kubectl("delete", "bmodel", "tiny")
     world.apply(model("again", RETAINED))
@@ -50,7 +49,7 @@ def test_a_claim_that_was_restored_without_its_volume_is_not_taken_for_the_weigh
     world.await_reason("bmodel", "again", "ClaimPending")
     world.end_download(kept)
     world.await_phase("bmodel", "again", "Available")
-    eventually(lambda: _none(world, "jobs"))
+    eventually(lambda: world.gone("jobs"))
 
 
 @pytest.fixture
@@ -84,8 +83,8 @@ def test_a_claim_that_must_not_go_is_told_and_the_model_goes_once_it_may(world: 
     assert "ask for it" in ready["message"]
     assert world.get("bmodel", "tiny")["status"]["phase"] == "Deleting"
     world.cluster.kubectl("delete", "validatingadmissionpolicybinding", no_claim_may_go)
-    eventually(lambda: _none(world, "bmodel"))
-    eventually(lambda: _none(world, "pvc"))
+    eventually(lambda: world.gone("bmodel"))
+    eventually(lambda: world.gone("pvc"))
 
 
 def test_another_end_for_the_claim_fetches_nothing_anew(world: World) -> None:
@@ -93,9 +92,9 @@ def test_another_end_for_the_claim_fetches_nothing_anew(world: World) -> None:
     assert world.get("pvc", kept)["metadata"]["annotations"][WANTED_BY] == "tiny"
     spec = world.get("bmodel", "tiny")["spec"]
     world.apply(model("tiny", spec | {"storage": {"reclaim": "Retain"}}))
-    eventually(lambda: _equal(world.get("pvc", kept)["metadata"]["annotations"].get(WANTED_BY), None))
+    eventually(lambda: is_equal(world.get("pvc", kept)["metadata"]["annotations"].get(WANTED_BY), None))
     world.apply(model("tiny", spec | {"storage": {"reclaim": "Delete"}}))
-    eventually(lambda: _equal(world.get("pvc", kept)["metadata"]["annotations"].get(WANTED_BY), "tiny"))
+    eventually(lambda: is_equal(world.get("pvc", kept)["metadata"]["annotations"].get(WANTED_BY), "tiny"))
     assert world.await_phase("bmodel", "tiny", "Available")["observedGeneration"] == 3
     assert world.find("jobs") == []
 

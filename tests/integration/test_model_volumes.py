@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_models import _differs, _equal, _none
-from tests.waiting import eventually
+from tests.waiting import differs, eventually, is_equal
 from tests.world import World, claim_of_ones_own, deployment, model, refused, storage_class
 
 URL = {"source": {"url": {"url": "http://files/tiny.gguf"}}}
@@ -41,7 +40,7 @@ def quota(world: World, **hard: str) -> None:
     world.apply(
         {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}},
     )
-    eventually(lambda: _equal(world.get("resourcequota", "team").get("status", {}).get("hard"), hard))
+    eventually(lambda: is_equal(world.get("resourcequota", "team").get("status", {}).get("hard"), hard))
 
 
 def test_a_storage_class_that_does_not_exist_is_named_and_heals_when_it_is_there(
@@ -64,7 +63,7 @@ def test_a_model_whose_storage_class_never_existed_is_deleted_at_once(world: Wor
     world.await_reason("bmodel", "tiny", "StorageClassNotFound")
     world.one("pods")
     world.kubectl("delete", "bmodel", "tiny", "--timeout=20s")
-    eventually(lambda: _none(world, "jobs,pods,pvc"))
+    eventually(lambda: world.gone("jobs,pods,pvc"))
 
 
 def test_a_cluster_without_a_default_storage_class_is_told_and_heals_when_it_has_one(world: World) -> None:
@@ -76,7 +75,7 @@ def test_a_cluster_without_a_default_storage_class_is_told_and_heals_when_it_has
     finally:
         world.cluster.apply(storage_class("standard", default=True))
     world.await_reason("bmodel", "tiny", "ClaimPending")
-    eventually(lambda: _equal(world.one("pvc")["spec"].get("storageClassName"), "standard"))
+    eventually(lambda: is_equal(world.one("pvc")["spec"].get("storageClassName"), "standard"))
 
 
 def test_a_class_that_is_known_to_share_gives_a_volume_that_many_nodes_mount(
@@ -167,12 +166,12 @@ def test_a_volume_grows_in_place_and_a_download_that_it_was_too_small_for_runs_a
     world.bind(job["name"])
     assert "raise spec.storage.size" in world.await_reason("bmodel", "tiny", "InsufficientSpace")["message"]
     world.apply(of_class(name, size="25Gi"))
-    eventually(lambda: _equal(world.one("pvc")["spec"]["resources"]["requests"]["storage"], "25Gi"))
+    eventually(lambda: is_equal(world.one("pvc")["spec"]["resources"]["requests"]["storage"], "25Gi"))
     assert "is being grown to 25Gi" in world.await_reason("bmodel", "tiny", "InsufficientSpace")["message"]
     assert world.one("jobs")["metadata"]["uid"] == job["uid"]
     grown = json.dumps({"status": {"capacity": {"storage": "25Gi"}}})
     world.kubectl("patch", "pvc", job["name"], "--subresource=status", "--type=merge", "-p", grown)
-    eventually(lambda: _differs(world.one("jobs")["metadata"]["uid"], job["uid"]))
+    eventually(lambda: differs(world.one("jobs")["metadata"]["uid"], job["uid"]))
 
 
 def test_a_volume_that_cannot_grow_is_told_and_the_weights_stay(world: World, make_class: MakeClass) -> None:
@@ -217,10 +216,10 @@ def test_a_download_goes_where_its_deployments_can_run_even_one_that_comes_while
     gpu = {"matchExpressions": [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-L4"]}]}
     pool = {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["serving"]}]}
     world.apply(model("tiny"), deployment("a", "tiny", resources={"gpu": 1, "gpuType": "L4"}))
-    eventually(lambda: _equal(terms(world), [gpu]))
+    eventually(lambda: is_equal(terms(world), [gpu]))
     world.await_reason("bmodel", "tiny", "ClaimPending")
     world.apply(deployment("b", "tiny", nodeSelector={"pool": "serving"}))
-    eventually(lambda: _equal(terms(world), [gpu, pool]))
+    eventually(lambda: is_equal(terms(world), [gpu, pool]))
     world.end_download(world.one("jobs")["metadata"]["name"])
     world.await_phase("bmodel", "tiny", "Available")
 

@@ -12,7 +12,7 @@ from bud.api.model import ModelSpec
 from bud.kube.kinds import WANTED_BY
 from bud.model.view import copy_id
 from tests.cluster.handle import Cluster
-from tests.waiting import eventually
+from tests.waiting import differs, eventually, is_equal
 from tests.world import RESULT, World, deployment, model, refused
 
 DENIED = {"error": {"reason": "Unauthorized", "message": "401 from http://files; set spec.credentialsSecretRef"}}
@@ -31,7 +31,7 @@ def test_a_model_becomes_available_and_its_job_goes(world: World) -> None:
     status = world.await_phase("bmodel", "tiny", "Available")
     assert (status["digest"], status["bytes"], status["verification"]) == (RESULT["digest"], 500_000, "verified")
     assert (status["format"], status["task"], status["file"]) == ("gguf", "text-generation", "tiny.gguf")
-    eventually(lambda: _none(world, "jobs"))
+    eventually(lambda: world.gone("jobs"))
     assert [reason for _, reason in world.events("tiny")][-1] == "Available"
     row = world.kubectl("get", "models", "tiny").splitlines()
     assert row[0].split() == ["NAME", "PHASE", "SIZE", "PROGRESS", "REASON", "AGE"]
@@ -40,7 +40,7 @@ def test_a_model_becomes_available_and_its_job_goes(world: World) -> None:
 
 def test_the_truth_outlives_job_pods_and_status(world: World) -> None:
     world.make_available("tiny")
-    eventually(lambda: _none(world, "jobs"))
+    eventually(lambda: world.gone("jobs"))
     world.kubectl(
         "patch", "bmodel", "tiny", "--subresource=status", "--type=json", '-p=[{"op":"remove","path":"/status"}]'
     )
@@ -55,11 +55,11 @@ def test_models_that_want_the_same_share_one_copy_until_the_last_goes(world: Wor
     world.end_download(job)
     for name in ("a", "b"):
         world.await_phase("bmodel", name, "Available")
-    eventually(lambda: _equal(owners(world, job), {"a", "b"}))
+    eventually(lambda: is_equal(owners(world, job), {"a", "b"}))
     world.kubectl("delete", "bmodel", "a")
-    eventually(lambda: _equal(owners(world, job), {"b"}))
+    eventually(lambda: is_equal(owners(world, job), {"b"}))
     world.kubectl("delete", "bmodel", "b")
-    eventually(lambda: _none(world, "pvc"))
+    eventually(lambda: world.gone("pvc"))
 
 
 def test_a_download_that_cannot_heal_is_told_and_runs_again_when_its_job_is_deleted(world: World) -> None:
@@ -72,7 +72,7 @@ def test_a_download_that_cannot_heal_is_told_and_runs_again_when_its_job_is_dele
     assert world.condition("bmodel", "tiny", "Stalled")["status"] == "True"
     assert ("Warning", "Unauthorized") in world.events("tiny")
     world.kubectl("delete", "job", job["metadata"]["name"])
-    eventually(lambda: _differs(world.one("jobs")["metadata"]["uid"], job["metadata"]["uid"]))
+    eventually(lambda: differs(world.one("jobs")["metadata"]["uid"], job["metadata"]["uid"]))
     world.end_download(job["metadata"]["name"])
     world.await_phase("bmodel", "tiny", "Available")
 
@@ -86,8 +86,8 @@ def test_deletion_waits_for_the_deployments_that_use_the_model_and_then_takes_th
     assert "chat" in ready["message"]
     assert world.get("mdep", "chat")["status"]["phase"] == "Active"
     world.kubectl("delete", "mdep", "chat")
-    eventually(lambda: _none(world, "bmodel"))
-    eventually(lambda: _none(world, "pvc"))
+    eventually(lambda: world.gone("bmodel"))
+    eventually(lambda: world.gone("pvc"))
 
 
 def test_deletion_in_the_foreground_takes_no_weights_that_are_in_use(world: World) -> None:
@@ -97,18 +97,18 @@ def test_deletion_in_the_foreground_takes_no_weights_that_are_in_use(world: Worl
     world.kubectl("delete", "bmodel", "tiny", "--cascade=foreground", "--wait=false")
     world.await_reason("bmodel", "tiny", "InUse")
     # The garbage collector has then looked at all that depends on the Model.
-    eventually(lambda: _equal(world.get("bmodel", "tiny")["metadata"]["finalizers"], ["bud.studio/model-in-use"]))
+    eventually(lambda: is_equal(world.get("bmodel", "tiny")["metadata"]["finalizers"], ["bud.studio/model-in-use"]))
     assert "deletionTimestamp" not in world.get("pvc", claim)["metadata"]
     world.kubectl("delete", "mdep", "chat", "--cascade=foreground")
-    eventually(lambda: _none(world, "bmodel"))
-    eventually(lambda: _none(world, "pvc"))
+    eventually(lambda: world.gone("bmodel"))
+    eventually(lambda: world.gone("pvc"))
 
 
 def test_deletion_during_a_download_leaves_nothing(world: World) -> None:
     world.apply(model("tiny"))
     world.one("jobs")
     world.kubectl("delete", "bmodel", "tiny")
-    eventually(lambda: _none(world, "jobs,pvc"))
+    eventually(lambda: world.gone("jobs,pvc"))
 
 
 def test_a_new_source_is_fetched_beside_the_old_one(world: World) -> None:
@@ -121,7 +121,7 @@ def test_a_new_source_is_fetched_beside_the_old_one(world: World) -> None:
     world.end_download(job)
     world.await_phase("bmodel", "tiny", "Available")
     eventually(
-        lambda: _equal(
+        lambda: is_equal(
             [c["metadata"]["name"] for c in world.find("pvc") if "deletionTimestamp" not in c["metadata"]], [job]
         )
     )
@@ -135,11 +135,11 @@ def test_the_old_copy_stays_until_the_last_pod_has_moved_to_the_new_one(world: W
     new = world.one("jobs")["metadata"]["name"]
     world.end_download(new)
     world.await_phase("bmodel", "tiny", "Available")
-    eventually(lambda: _equal(_mounted(world.one("deployments.apps")["spec"]["template"]["spec"]), {new}))
-    eventually(lambda: _equal({claim for pod in world.find("pods") for claim in _mounted(pod["spec"])}, {old, new}))
+    eventually(lambda: is_equal(_mounted(world.one("deployments.apps")["spec"]["template"]["spec"]), {new}))
+    eventually(lambda: is_equal({claim for pod in world.find("pods") for claim in _mounted(pod["spec"])}, {old, new}))
     assert "deletionTimestamp" not in world.get("pvc", old)["metadata"]
     world.bind(new)
-    eventually(lambda: _equal({claim["metadata"]["name"] for claim in world.find("pvc")}, {new}))
+    eventually(lambda: is_equal({claim["metadata"]["name"] for claim in world.find("pvc")}, {new}))
 
 
 def _mounted(pod: dict[str, Any]) -> set[str]:
@@ -192,7 +192,7 @@ def test_a_refused_path_of_the_node_reaches_no_pod_by_any_detour(world: World) -
     world.await_reason("mdep", "chat", "ModelFailed")
     world.kubectl("delete", "bmodel", "evil", "--wait=false")
     world.await_reason("bmodel", "evil", "InUse")
-    eventually(lambda: _equal(world.get("mdep", "chat")["status"]["phase"], "Pending"))
+    eventually(lambda: is_equal(world.get("mdep", "chat")["status"]["phase"], "Pending"))
     assert world.find("deployments.apps") == []
 
 
@@ -202,9 +202,11 @@ def test_a_restored_model_that_brings_our_finalizer_along_can_be_deleted(world: 
     world.apply(restored)
     world.one("jobs")
     world.kubectl("delete", "bmodel", "tiny", "--wait=false")
-    eventually(lambda: _equal(world.get("bmodel", "tiny")["metadata"]["finalizers"], ["example.com/of-somebody-else"]))
+    eventually(
+        lambda: is_equal(world.get("bmodel", "tiny")["metadata"]["finalizers"], ["example.com/of-somebody-else"])
+    )
     world.kubectl("patch", "bmodel", "tiny", "--type=merge", '-p={"metadata":{"finalizers":null}}')
-    eventually(lambda: _none(world, "bmodel"))
+    eventually(lambda: world.gone("bmodel"))
 
 
 def test_a_claim_that_is_going_is_not_taken_for_the_weights(world: World) -> None:
@@ -267,16 +269,3 @@ def test_the_api_server_refuses_a_bad_model(
 
 def _job_of(world: World, name: str) -> None:
     assert name in [job["metadata"]["name"] for job in world.find("jobs")]
-
-
-def _none(world: World, kinds: str) -> None:
-    left = world.kubectl("get", kinds, "-o", "name")
-    assert not left, left
-
-
-def _equal(found: object, expected: object) -> None:
-    assert found == expected
-
-
-def _differs(found: object, other: object) -> None:
-    assert found != other

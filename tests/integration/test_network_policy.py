@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.handle import Cluster
-from tests.integration.test_deployments import is_equal
 from tests.operator_process import OperatorProcess, operator_process
-from tests.waiting import eventually
+from tests.waiting import eventually, is_equal
 from tests.world import World, deployment
 
 ASKED = ("--engine-network-policy", "bud.studio/engine-access=true")

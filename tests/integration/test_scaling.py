@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_deployments import is_equal
-from tests.waiting import eventually
+from tests.waiting import contains, eventually, is_equal
 from tests.watching import watching
 from tests.world import World, deployment
 
@@ -28,7 +27,7 @@ def every_number(world: World, child: str) -> Iterator[list[int]]:
         numbers: list[int] = []
         yield numbers
         last = world.get("deployments.apps", child)["metadata"]["resourceVersion"]
-        eventually(lambda: _contains([item["metadata"]["resourceVersion"] for item in versions()], last))
+        eventually(lambda: contains([item["metadata"]["resourceVersion"] for item in versions()], last))
         numbers += [item["spec"]["replicas"] for item in versions()]
 
 
@@ -157,7 +156,3 @@ def test_gpus_of_any_vendor_are_found_by_name_and_tainted_nodes_are_tolerated(
 
 def strategy(world: World, child: str) -> object:
     return world.get("deployments.apps", child)["spec"]["strategy"]["rollingUpdate"]
-
-
-def _contains(found: list[Any], item: object) -> None:
-    assert item in found

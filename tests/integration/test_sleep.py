@@ -16,7 +16,7 @@ from bud.ledger import DATA, LABEL
 from tests.cluster.handle import Cluster
 from tests.integration.chart import account, of_kind, rendered
 from tests.operator_process import OperatorProcess, operator_process
-from tests.waiting import eventually
+from tests.waiting import eventually, is_empty
 from tests.world import World
 
 RIGHTS = (
@@ -87,11 +87,7 @@ def test_it_sleeps_wakes_and_sleeps_again(sleepy: World) -> None:
     note(sleepy, "chat")
     sleepy.await_phase("mdep", "chat", "Active")
     sleepy.await_reason("mdep", "chat", "Asleep")
-    eventually(lambda: _none(sleepy))
-
-
-def _none(world: World) -> None:
-    assert world.find("pods") == []
+    eventually(lambda: is_empty(sleepy.find("pods")))
 
 
 def test_what_was_written_of_deployments_and_projects_that_are_gone_is_deleted(

@@ -21,7 +21,7 @@ from tests.cluster import running, tools
 from tests.cluster.handle import Cluster
 from tests.integration.chart import CHART, ROOT, SYSTEM, account, of_kind, run
 from tests.operator_process import OperatorProcess, operator_process
-from tests.waiting import eventually
+from tests.waiting import eventually, is_equal
 from tests.world import World, model
 from tools import generate
 
@@ -134,11 +134,11 @@ def test_a_release_goes_and_comes_and_what_is_served_never_notices(cluster: Clus
 
     helm(cluster, "install", "bud-operator", CHART)
     with operator(cluster, tmp_path):
-        eventually(lambda: _is({"chat-weights"}, held(world)))
+        eventually(lambda: is_equal(held(world), {"chat-weights"}))
         world.await_phase("mdep", "chat", "Active")
         assert set(made(world)) < set(before)
         world.apply(model("other"))
-        eventually(lambda: _is({"chat-weights", "other"}, held(world)))
+        eventually(lambda: is_equal(held(world), {"chat-weights", "other"}))
     documented_release(cluster)
     assert not held(world)
 
@@ -154,7 +154,3 @@ def documented_release(cluster: Cluster) -> None:
     assert found
     environment = cluster.environment() | {"PATH": f"{tools.path('kubectl').parent}:/usr/bin:/bin"}
     subprocess.run(["bash", "-euo", "pipefail", "-c", found[1]], env=environment, check=True, timeout=120)
-
-
-def _is(expected: set[str], found: set[str]) -> None:
-    assert found == expected

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import pypdfium2
 from aiohttp import web
 
-from tests import debian
+from tests import fetched
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DOTS = 300 / 72
@@ -23,7 +23,7 @@ _DOTS = 300 / 72
 
 def require() -> None:
     """Sees to it that tesseract is there."""
-    debian.require(["tesseract"], ["tesseract-ocr", "tesseract-ocr-eng"])
+    fetched.require(["tesseract"], ["tesseract-ocr", "tesseract-ocr-eng"])
 
 
 async def read(request: web.Request, body: dict[str, Any]) -> web.Response:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests import debian
+from tests import fetched
 from tests.integration.gateway.forms import parts
 
 _PACKAGES = ("espeak-ng", "pocketsphinx", "pocketsphinx-en-us")
@@ -24,7 +24,7 @@ public <said> = ( go forward | turn left | stop here | good morning | one two th
 
 def require() -> None:
     """Sees to it that the programs are there."""
-    debian.require(("espeak-ng", "pocketsphinx_continuous"), _PACKAGES)
+    fetched.require(("espeak-ng", "pocketsphinx_continuous"), _PACKAGES)
 
 
 class Speech:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bud.gateway.cors import origins
 from tests.gateway_process import KEY, GatewayProcess, key, project, provider, running_gateway
 from tests.integration.gateway.upstream import Upstream, completion, running
-from tests.waiting import eventually
+from tests.waiting import contains, eventually
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 PAGE = "https://app.example.com"
@@ -121,7 +121,7 @@ def test_a_renewed_certificate_is_taken_up_and_half_of_one_changes_nothing(secur
     former = secure.trusted()
     right = (folder / "tls.key").read_bytes()
     (folder / "tls.key").write_bytes(right[: len(right) // 2])
-    eventually(lambda: _contains(secure.log, "the certificate is not read anew"), within=20)
+    eventually(lambda: contains(secure.log, "the certificate is not read anew"), within=20)
     assert httpx.get(f"{secure.url}/healthz", verify=former).status_code == 200
     issue(folder, "second")
 
@@ -208,7 +208,3 @@ def test_a_certificate_that_is_none_is_told_at_the_start(tmp_path: Path) -> None
 def test_an_origin_that_is_none_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="--cors-origin"):
         origins([text])
-
-
-def _contains(text: str, wanted: str) -> None:
-    assert wanted in text

@@ -21,7 +21,7 @@ import yaml
 from aiohttp import web
 
 from bud.metrics import Metrics
-from tests import debian
+from tests import fetched
 from tests.gateway_process import KEY, key, project, provider, running_gateway
 from tests.integration.gateway.upstream import USAGE, completion, failing, running
 from tests.tiny_engine import free_port
@@ -116,7 +116,7 @@ def operator() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory, operator: str) -> Iterator[Prometheus]:
     program, folder, port = (
-        debian.unpacked("prometheus", "prometheus"),
+        fetched.unpacked("prometheus", "prometheus"),
         tmp_path_factory.mktemp("p"),
         free_port(),
     )
@@ -265,7 +265,7 @@ def test_each_alert_fires_in_its_case_and_not_otherwise(tmp_path: Path) -> None:
     tests += [_case(name, quiet, None) for name, (_, _, quiet) in CASES.items()]
     tests.append(_case("BudOperatorNotLeading", {}, {}))
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "tests": tests}))
-    promtool = debian.unpacked("promtool", "prometheus")
+    promtool = fetched.unpacked("promtool", "prometheus")
     for command in (["check", "rules", str(ALERTS)], ["test", "rules", str(tmp_path / "tests.yaml")]):
         done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

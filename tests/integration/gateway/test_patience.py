@@ -27,7 +27,7 @@ from tests.gateway_process import KEY, GatewayProcess, key, project, provider
 from tests.integration.gateway.raw import Told, answers, connected, received
 from tests.integration.gateway.upstream import Upstream, completion, read_json, running
 from tests.tiny_engine import free_port
-from tests.waiting import eventually
+from tests.waiting import eventually, is_so
 
 SHORT = Patience(head=0.5, body=0.5, rate=1000.0, read=0.5, idle=1, ping=0.5)
 HEAD = (
@@ -73,7 +73,7 @@ def serving(folder: Path, upstream: Upstream, *, most: int = 100) -> Iterator[in
     server = Server(Gateway(built.catalog, settings), settings, patience=SHORT)
     thread = threading.Thread(target=lambda: _run(server))
     thread.start()
-    eventually(lambda: _true(server.started), within=20)
+    eventually(lambda: is_so(server.started), within=20)
     try:
         yield settings.port
     finally:
@@ -158,7 +158,7 @@ def test_a_caller_that_does_not_read_holds_no_upstream(port: int, upstream: Upst
     before = upstream.hung_up
     with connected(port) as caller:
         caller.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(STREAM) + STREAM)
-        eventually(lambda: _true(upstream.hung_up == before + 1), within=20)
+        eventually(lambda: is_so(upstream.hung_up == before + 1), within=20)
 
 
 def test_nor_does_one_that_does_not_read_its_session(port: int, upstream: Upstream) -> None:
@@ -170,7 +170,7 @@ def test_nor_does_one_that_does_not_read_its_session(port: int, upstream: Upstre
     with connected(port) as caller:
         caller.sendall(shake.encode())
         assert caller.recv(12) == b"HTTP/1.1 101"
-        eventually(lambda: _true(upstream.hung_up == before + 1), within=20)
+        eventually(lambda: is_so(upstream.hung_up == before + 1), within=20)
 
 
 def test_a_caller_who_asks_twice_at_once_and_leaves_ends_both(port: int, upstream: Upstream) -> None:
@@ -178,7 +178,7 @@ def test_a_caller_who_asks_twice_at_once_and_leaves_ends_both(port: int, upstrea
     with connected(port) as caller:
         caller.sendall((HEAD + b"Content-Length: %d\r\n\r\n" % len(STREAM) + STREAM) * 2)
         assert caller.recv(12) == b"HTTP/1.1 200"
-    eventually(lambda: _true(upstream.hung_up == before + 1), within=20)
+    eventually(lambda: is_so(upstream.hung_up == before + 1), within=20)
 
 
 def test_there_are_only_so_many_connections(tmp_path: Path, upstream: Upstream) -> None:
@@ -193,7 +193,3 @@ def test_there_are_only_so_many_connections(tmp_path: Path, upstream: Upstream) 
 def _run(server: uvicorn.Server) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve())
-
-
-def _true(found: bool) -> None:
-    assert found

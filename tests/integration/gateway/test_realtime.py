@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.gateway_process import KEY, GatewayProcess, key, project, provider, running_gateway
 from tests.integration.gateway.upstream import Upstream, failing, running, unread
 from tests.tiny_engine import free_port
-from tests.waiting import eventually
+from tests.waiting import contains, eventually, is_equal
 
 MIB = 1024 * 1024
 USAGE = {"total_tokens": 30, "input_tokens": 10, "output_tokens": 20}
@@ -135,7 +135,7 @@ def test_the_sdk_talks(gateway: GatewayProcess, upstream: Upstream, monkeypatch:
         assert last.response.usage.output_tokens == 20
     _, headers, _ = upstream.asked[-1]
     assert headers["authorization"] == "Bearer sk-upstream"
-    eventually(lambda: _contains(metrics(gateway), 'gen_ai_token_type="output"} 20.0'), within=20)
+    eventually(lambda: contains(metrics(gateway), 'gen_ai_token_type="output"} 20.0'), within=20)
 
 
 def metrics(gateway: GatewayProcess) -> str:
@@ -231,7 +231,7 @@ def test_an_end_passes_both_ways(gateway: GatewayProcess, model: Model, code: in
     with session(gateway) as socket:
         socket.recv(20)
         socket.close(code, "because")
-    eventually(lambda: _contains(model.closed[count:], (code, "")), within=20)
+    eventually(lambda: contains(model.closed[count:], (code, "")), within=20)
 
 
 def test_an_upstream_that_breaks_off_is_an_error_of_the_server(gateway: GatewayProcess) -> None:
@@ -248,7 +248,7 @@ def test_a_caller_who_is_lost_ends_the_upstreams_session(gateway: GatewayProcess
     with session(gateway) as socket:
         socket.recv(20)
         socket.socket.shutdown(2)
-        eventually(lambda: _contains(model.closed[count:], (1000, "")), within=20)
+        eventually(lambda: contains(model.closed[count:], (1000, "")), within=20)
 
 
 def test_a_message_that_is_too_long_ends_the_session(gateway: GatewayProcess, model: Model) -> None:
@@ -263,7 +263,7 @@ def test_a_message_that_is_too_long_ends_the_session(gateway: GatewayProcess, mo
         socket.recv(20)
         with pytest.raises(ConnectionClosed):
             socket.send(bytes(16 * MIB + 1))
-    eventually(lambda: _contains(model.closed[count:], (WSCloseCode.MESSAGE_TOO_BIG, "")), within=20)
+    eventually(lambda: contains(model.closed[count:], (WSCloseCode.MESSAGE_TOO_BIG, "")), within=20)
 
 
 def test_an_upstream_that_does_not_read_stops_the_caller(gateway: GatewayProcess, model: Model) -> None:
@@ -286,7 +286,7 @@ def test_an_upstream_that_does_not_read_stops_the_caller(gateway: GatewayProcess
         assert memory(gateway) - before < 24 * MIB
         model.may_read.set()
         caller.join()
-        eventually(lambda: _equal(model.read - count, 100), within=30)
+        eventually(lambda: is_equal(model.read - count, 100), within=30)
 
 
 def test_a_caller_who_does_not_read_stops_the_upstream(gateway: GatewayProcess, model: Model) -> None:
@@ -343,7 +343,7 @@ def test_a_key_that_is_revoked_ends_its_sessions_at_the_next_word(gateway: Gatew
         socket.recv(20)
         gateway.write(*objects(upstream, revoked=True))
         unknown = {"Authorization": f"Bearer {KEY}"}
-        eventually(lambda: _equal(httpx.get(f"{gateway.url}/v1/models", headers=unknown).status_code, 401), within=20)
+        eventually(lambda: is_equal(httpx.get(f"{gateway.url}/v1/models", headers=unknown).status_code, 401), within=20)
         say(socket, "heard")
         assert json.loads(socket.recv(20))["error"]["type"] == "authentication_error"
         with pytest.raises(ConnectionClosed) as closed:
@@ -359,7 +359,7 @@ def test_a_gateway_that_stops_says_that_it_comes_back(tmp_path: Path, upstream: 
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(20)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == WSCloseCode.SERVICE_RESTART
-        eventually(lambda: _contains(model.closed[count:], (1001, "")), within=20)
+        eventually(lambda: contains(model.closed[count:], (1001, "")), within=20)
         assert gateway.wait() == 0
 
 
@@ -374,11 +374,3 @@ class Still:
         self._seen.append(self._count())
         assert len(self._seen) >= 10 and set(self._seen[-10:]) == {self._seen[-1]} and self._seen[-1] > 0
         return self._seen[-1]
-
-
-def _equal(found: object, wanted: object) -> None:
-    assert found == wanted
-
-
-def _contains(text: Container[Any], wanted: object) -> None:
-    assert wanted in text

@@ -19,7 +19,7 @@ from aiohttp import web
 from tests.gateway_process import KEY, GatewayProcess, key, made, project, provider, running_gateway
 from tests.integration.gateway.upstream import Answer, completion, failing, running
 from tests.tiny_engine import free_port
-from tests.waiting import eventually
+from tests.waiting import contains, eventually, is_equal
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -149,7 +149,7 @@ def test_a_caller_who_hangs_up_ends_the_upstreams_work_and_pays_for_what_was_sai
             caller.sendall(head.encode() + body)
             begun.wait(20)
             assert caller.recv(65536).startswith(b"HTTP/1.1 200")
-        eventually(lambda: _equal(upstream.hung_up, 1), within=20)
+        eventually(lambda: is_equal(upstream.hung_up, 1), within=20)
         left = int(
             httpx.get(f"{gateway.url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}).headers[
                 "x-ratelimit-remaining-tokens"
@@ -214,11 +214,11 @@ def test_a_change_of_the_files_is_taken_up_and_nonsense_changes_nothing(serve: S
     with running(well) as upstream:
         gateway = serve(provider("p", upstream.url, "m"))
         gateway.write(project(), key(revoked=True), provider("p", upstream.url, "m"))
-        eventually(lambda: _equal(ask(gateway).status_code, 401), within=20)
+        eventually(lambda: is_equal(ask(gateway).status_code, 401), within=20)
         gateway.write(project(), key(), provider("p", upstream.url, "m", "another"))
-        eventually(lambda: _equal(ask(gateway, CHAT | {"model": "another"}).status_code, 200), within=20)
+        eventually(lambda: is_equal(ask(gateway, CHAT | {"model": "another"}).status_code, 200), within=20)
         (gateway.folder / "objects.yaml").write_text("kind: [")
-        eventually(lambda: _contains(gateway.log, "what it said before holds"), within=20)
+        eventually(lambda: contains(gateway.log, "what it said before holds"), within=20)
         assert ask(gateway).status_code == 200
 
 
@@ -237,7 +237,7 @@ def test_a_stop_lets_a_request_end_first(serve: Serve) -> None:
         caller.start()
         assert begun.wait(20)
         gateway.signal(signal.SIGTERM)
-        eventually(lambda: _contains(gateway.log, "Waiting for connections to close"), within=20)
+        eventually(lambda: contains(gateway.log, "Waiting for connections to close"), within=20)
         may_end.set()
         caller.join()
         assert (found, gateway.wait()) == ([200], 0)
@@ -297,7 +297,7 @@ def test_the_callers_deadline_is_kept(serve: Serve) -> None:
     with running(never) as upstream:
         found = ask(serve(provider("p", upstream.url, "m")), **{"X-Request-Timeout": "0.3"})
         assert (found.status_code, found.json()["error"]["code"]) == (504, "timeout")
-        eventually(lambda: _equal(upstream.hung_up, 1), within=20)
+        eventually(lambda: is_equal(upstream.hung_up, 1), within=20)
 
 
 def test_a_request_that_comes_twice_is_served_once(serve: Serve) -> None:
@@ -383,11 +383,3 @@ def test_what_was_used_is_counted_and_no_key_is_a_label(serve: Serve) -> None:
         ):
             assert f"\n{line}\n" in told
         assert "alice" not in told and "gone" not in told
-
-
-def _equal(found: object, wanted: object) -> None:
-    assert found == wanted
-
-
-def _contains(text: str, wanted: str) -> None:
-    assert wanted in text

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from tests.gateway_process import KEY, GatewayProcess, key, made, project, provider, running_gateway
 from tests.integration.gateway.raw import connected, received
 from tests.integration.gateway.upstream import Upstream, completion, failing, running
-from tests.waiting import eventually
+from tests.waiting import contains, eventually
 
 Json = dict[str, Any]
 HI: Any = [{"role": "user", "content": "hi"}]
@@ -150,7 +150,7 @@ def test_nothing_that_can_be_read_holds_a_key(gateway: GatewayProcess, upstream:
         {"kind": "Secret", "metadata": {"name": "s2"}, "data": {"apiKey": "?"}},
         file="more.yaml",
     )
-    eventually(lambda: _contains(gateway.log, "APIKey default/odd"), within=20)
+    eventually(lambda: contains(gateway.log, "APIKey default/odd"), within=20)
     for page in pages:
         assert not any(
             word in page.text + str(page.headers) for word in HIDDEN if word != KEY or f"v1/{KEY}" not in str(page.url)
@@ -258,7 +258,3 @@ def test_the_gateway_fetches_nothing_that_a_body_points_to(tmp_path: Path, upstr
         ask(gateway, orjson.dumps(document), path="/v1/documents")
         assert upstream.asked[-1][2] == document
         assert canary.asked == []
-
-
-def _contains(text: str, wanted: str) -> None:
-    assert wanted in text

@@ -18,7 +18,7 @@ from tests.gateway_process import KEY, GatewayProcess, key, project, provider, r
 from tests.integration.gateway.forms import parts
 from tests.integration.gateway.upstream import Upstream, failing, running, unread
 from tests.tiny_engine import free_port
-from tests.waiting import eventually
+from tests.waiting import eventually, exceeds
 
 MIB = 1024 * 1024
 AUDIO = b"RIFF" + bytes(range(256)) * 64 + b"\r\n--\r\n"
@@ -341,10 +341,6 @@ def test_a_caller_who_hangs_up_amid_an_upload_ends_it(gateway: GatewayProcess, f
     left, asked = flaky.hung_up, len(flaky.asked)
     connection = opened(gateway, MIB)
     connection.send(field("model", "whisper") + file()[:-2])
-    eventually(lambda: _more(len(flaky.asked), asked), within=20)
+    eventually(lambda: exceeds(len(flaky.asked), asked), within=20)
     connection.close()
-    eventually(lambda: _more(flaky.hung_up, left), within=20)
-
-
-def _more(found: int, than: int) -> None:
-    assert found > than
+    eventually(lambda: exceeds(flaky.hung_up, left), within=20)

@@ -41,12 +41,6 @@ def wait_until(true: Callable[[], object], *, seconds: float = 30, what: str = "
         time.sleep(0.01)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def running(command: Sequence[str], *, port: int, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
     """A server process, ready once its port accepts; ended by its process id."""

@@ -25,12 +25,12 @@ from tests.integration.weights.programs import (
     Weights,
     azurite,
     content,
-    free_port,
     gcs_server,
     running,
     sha256,
     wait_until,
 )
+from tests.tiny_engine import free_port
 
 # Azurite's published development account.
 AZURE_ACCOUNT = "devstoreaccount1"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.integration.weights.origin import COMMIT, TOKEN
-from tests.integration.weights.programs import MEBI, Origin, Weights, content, free_port, running
+from tests.integration.weights.programs import MEBI, Origin, Weights, content, running
+from tests.tiny_engine import free_port
 
 CONFIG = json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()
 

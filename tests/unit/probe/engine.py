@@ -1,21 +1,14 @@
 """A scripted engine on loopback: a real HTTP server whose answers and restarts a test commands."""
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from tests.tiny_engine import free_port
+
 Reply = tuple[int, Any]
 """A status and a JSON value, or a text."""
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class ScriptedEngine:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from bud.probe.drain import Connection, connections, drained
-from tests.waiting import eventually
+from tests.waiting import eventually, is_empty
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_kernel_tells_of_each_connection_to_a_port_and_of_no_other(host: str
                 accepted.recv(100)
                 [found] = eventually(lambda: _one(connections(port)))
                 assert found.waits
-        eventually(lambda: _none(connections(port)))
+        eventually(lambda: is_empty(connections(port)))
 
 
 async def test_draining_lasts_until_nobody_waits() -> None:
@@ -65,7 +65,3 @@ async def test_where_the_kernel_tells_nothing_only_new_connections_are_waited_fo
 def _one(found: list[Connection]) -> list[Connection]:
     assert len(found) == 1
     return found
-
-
-def _none(found: list[Connection]) -> None:
-    assert not found

@@ -9,7 +9,7 @@ import pytest
 
 from bud.probe import wire
 from bud.probe.wire import Address, BadAnswerError, parse_address, request, serve
-from tests.unit.probe.engine import free_port
+from tests.tiny_engine import free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
