@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,31 @@ CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 Serve = Callable[..., GatewayProcess]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with running_gateway(tmp_path_factory.mktemp("relay") / "objects", project(), key()) as started:
+        yield started
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(shared: GatewayProcess) -> Serve:
+    """One gateway for all, with these objects in the place of those before, beside a project and a fresh key of it."""
+
+    def change(*objects: dict[str, Any], **key_spec: Any) -> GatewayProcess:
+        if objects:
+            mark = secrets.token_hex(4)
+            shared.write(project(), key(f"alice-{mark}", **key_spec), key(mark, mark), *objects)
+            eventually(lambda: is_equal(_listed(shared, mark).status_code, 200), within=20)
+        return shared
+
+    return change
+
+
+@pytest.fixture
+def serve_alone(tmp_path: Path) -> Iterator[Serve]:
     """Starts a gateway with these objects beside a project and its key."""
-    started = []
-
-    def start(*objects: dict[str, Any], project_spec: dict[str, Any] | None = None, **key_spec: Any) -> GatewayProcess:
-        one = running_gateway(tmp_path / "objects", project(**(project_spec or {})), key(**key_spec), *objects)
-        started.append(one)
-        return one.__enter__()
-
-    yield start
-    for one in started:
-        one.__exit__(None, None, None)
+    with ExitStack() as stack:
+        yield lambda *more: stack.enter_context(running_gateway(tmp_path / "objects", project(), key(), *more))
 
 
 def ask(
@@ -47,6 +61,10 @@ def ask(
     content = body if isinstance(body, bytes) else orjson.dumps(body or CHAT)
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers}
     return httpx.post(f"{gateway.url}{path}", content=content, headers=headers, timeout=30)
+
+
+def _listed(gateway: GatewayProcess, secret: str) -> httpx.Response:
+    return httpx.get(f"{gateway.url}/v1/models", headers={"Authorization": f"Bearer {secret}"}, timeout=30)
 
 
 async def well(_: web.Request, body: dict[str, Any]) -> web.Response:
@@ -150,15 +168,11 @@ def test_a_caller_who_hangs_up_ends_the_upstreams_work_and_pays_for_what_was_sai
             begun.wait(20)
             assert caller.recv(65536).startswith(b"HTTP/1.1 200")
         eventually(lambda: is_equal(upstream.hung_up, 1), within=20)
-        left = int(
-            httpx.get(f"{gateway.url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}).headers[
-                "x-ratelimit-remaining-tokens"
-            ]
-        )
+        left = int(_listed(gateway, KEY).headers["x-ratelimit-remaining-tokens"])
         assert 99_000 < left < 100_000
 
 
-def test_a_stream_that_breaks_off_says_so_and_is_not_done(serve: Serve) -> None:
+def test_a_stream_that_breaks_off_says_so_and_is_not_done(serve_alone: Serve) -> None:
     async def breaks(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
@@ -168,7 +182,7 @@ def test_a_stream_that_breaks_off_says_so_and_is_not_done(serve: Serve) -> None:
         return response
 
     with running(breaks) as upstream:
-        gateway = serve(provider("p", upstream.url, "m"))
+        gateway = serve_alone(provider("p", upstream.url, "m"))
         found = ask(gateway, CHAT | {"stream": True}, **{"Idempotency-Key": "a"})
         events = [line.removeprefix("data: ") for line in found.text.splitlines() if line]
         assert json.loads(events[-1])["error"]["code"] == "stream_broken"
@@ -210,9 +224,9 @@ def test_limits_are_told_on_every_answer_and_kept(serve: Serve) -> None:
         assert len(upstream.asked) == 2
 
 
-def test_a_change_of_the_files_is_taken_up_and_nonsense_changes_nothing(serve: Serve) -> None:
+def test_a_change_of_the_files_is_taken_up_and_nonsense_changes_nothing(serve_alone: Serve) -> None:
     with running(well) as upstream:
-        gateway = serve(provider("p", upstream.url, "m"))
+        gateway = serve_alone(provider("p", upstream.url, "m"))
         gateway.write(project(), key(revoked=True), provider("p", upstream.url, "m"))
         eventually(lambda: is_equal(ask(gateway).status_code, 401), within=20)
         gateway.write(project(), key(), provider("p", upstream.url, "m", "another"))
@@ -222,7 +236,7 @@ def test_a_change_of_the_files_is_taken_up_and_nonsense_changes_nothing(serve: S
         assert ask(gateway).status_code == 200
 
 
-def test_a_stop_lets_a_request_end_first(serve: Serve) -> None:
+def test_a_stop_lets_a_request_end_first(serve_alone: Serve) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
     async def slow(_: web.Request, body: dict[str, Any]) -> web.Response:
@@ -231,7 +245,7 @@ def test_a_stop_lets_a_request_end_first(serve: Serve) -> None:
         return completion(body)
 
     with running(slow) as upstream:
-        gateway = serve(provider("p", upstream.url, "m"))
+        gateway = serve_alone(provider("p", upstream.url, "m"))
         found: list[int] = []
         caller = threading.Thread(target=lambda: found.append(ask(gateway).status_code))
         caller.start()
@@ -364,10 +378,10 @@ def test_the_api_describes_itself_without_a_key(serve: Serve) -> None:
         assert path in shown.text
 
 
-def test_what_was_used_is_counted_and_no_key_is_a_label(serve: Serve) -> None:
+def test_what_was_used_is_counted_and_no_key_is_a_label(serve_alone: Serve) -> None:
     with running(well) as upstream:
         offers = [{"name": "m", "pricing": {"inputTokensPer1k": 1, "outputTokensPer1k": 2}}]
-        gateway = serve(provider("p", upstream.url, models=offers))
+        gateway = serve_alone(provider("p", upstream.url, models=offers))
         assert ask(gateway).status_code == 200
         assert ask(gateway, CHAT | {"model": "gone"}).status_code == 404
         told = httpx.get(f"{gateway.url}/metrics").text
