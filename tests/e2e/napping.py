@@ -12,7 +12,6 @@ import orjson
 
 from bud.api import DEPLOYMENT
 from bud.kube.kinds import child_name
-from tests.cluster.control import NODE
 from tests.cluster.handle import Write
 from tests.forwarding import port_forward
 from tests.waiting import eventually, is_empty
@@ -23,6 +22,7 @@ NAME = "napper"
 IDLE_SECONDS = 10
 AUTO_SCALING = {"minReplicas": 0, "maxReplicas": 1, "idleSeconds": IDLE_SECONDS}
 PATIENCE = 120.0
+NODES = ("--selector=kubernetes.io/os",)
 _CALLERS = 16
 _COMMENT = ": the model is being woken"
 
@@ -55,7 +55,7 @@ class Napper:
         """Many ask at once, while no pod can start; all are held and answered by the engine, for one patch."""
         before, cluster, began = self._writes("bud-operator/"), self._world.cluster, time.monotonic()
         noted = self._writes("bud-gateway/")
-        cluster.kubectl("cordon", NODE)
+        cluster.kubectl("cordon", *NODES)
         with port_forward(cluster, "bud-operator-gateway", namespace=SYSTEM) as base:
             try:
                 with ThreadPoolExecutor(_CALLERS) as pool, httpx.Client(timeout=PATIENCE, trust_env=False) as client:
@@ -64,11 +64,11 @@ class Napper:
                         lines = stream.iter_lines()
                         assert (stream.status_code, next(lines)) == (200, _COMMENT)
                         assert not any(one.done() for one in waiting)
-                        cluster.kubectl("uncordon", NODE)
+                        cluster.kubectl("uncordon", *NODES)
                         _check_stream(list(lines))
                     assert {one.result()["usage"]["completion_tokens"] for one in waiting} == {5}
             finally:
-                cluster.kubectl("uncordon", NODE)
+                cluster.kubectl("uncordon", *NODES)
         assert len(self._writes("bud-operator/")) - len(before) == 1
         most = 1 + (time.monotonic() - began) / (IDLE_SECONDS / 4)
         assert 1 <= len(self._writes("bud-gateway/")) - len(noted) <= most
