@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.integration.gateway.upstream import Upstream, completion, failing, ru
 from tests.waiting import eventually
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
-ALONE = ("broken", "well", "html", "list", "half", "nothing", "slow", "limited", "soon", "spoken")
+ALONE = ("broken", "well", "html", "list", "half", "nothing", "slow", "limited", "soon", "spoken", "stuck")
 WITH_ANOTHER = ("html", "list", "half", "silent", "mute", "limited")
 """Models of the first Provider that a Route leads to, with another Provider as the fallback."""
 
@@ -40,6 +41,12 @@ class Place:
             name.replace("_", "-"): value for name, value in headers.items()
         }
         return httpx.post(f"{self.gateway.url}/v1/{path}", json=body, headers=headers, timeout=30)
+
+    def resting(self, model: str) -> int:
+        """At how many addresses a model of the first Provider rests."""
+        told = httpx.get(f"{self.gateway.url}/metrics").text
+        start = f'bud_gateway_upstream_circuit_open{{bud_namespace="default",bud_target="first/{model}"}} '
+        return next(int(line.removeprefix(start)) for line in told.splitlines() if line.startswith(start))
 
     def asked(self, model: str) -> int:
         return sum(body.get("model") == model for _, _, body in self.first.asked)
@@ -74,8 +81,8 @@ class First:
             return failing(503, **{"Retry-After": "1"})
         if model in ("half", "mute"):
             await _begun(request, model)
-        if model in ("silent", "slow"):
-            await asyncio.sleep(60 if model == "silent" else 1.5)
+        if model in ("silent", "slow", "stuck"):
+            await asyncio.sleep(1.5 if model == "slow" else 60)
         return failing(503) if request.method == "GET" else completion(body)
 
 
@@ -102,6 +109,11 @@ async def _second(request: web.Request, body: dict[str, Any]) -> web.StreamRespo
     return response
 
 
+_BRIEF = made(
+    "Route", "brief", {"targets": [{"providerRef": {"name": "first", "model": "stuck"}}], "timeoutSeconds": 1}
+)
+
+
 def _route(model: str) -> dict[str, Any]:
     return made(
         "Route",
@@ -119,7 +131,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with running(First()) as first, running(_second) as second:
         objects = (
             project(), key(), provider("first", first.url, *{*ALONE, *WITH_ANOTHER}, firstByteSeconds=1),
-            provider("second", second.url, "m"), *map(_route, WITH_ANOTHER),
+            provider("second", second.url, "m"), *map(_route, WITH_ANOTHER), _BRIEF,
         )  # fmt: skip
         with running_gateway(tmp_path_factory.mktemp("faults") / "objects", *objects) as gateway:
             yield Place(gateway, first, second)
@@ -128,11 +140,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def test_a_model_that_fails_rests_and_its_neighbours_at_the_same_address_do_not(place: Place) -> None:
     for _ in range(2):
         assert place.ask("broken").status_code == 500
-    told = httpx.get(f"{place.gateway.url}/metrics").text
-    for model, resting in (("broken", 1), ("well", 0)):
-        line = f'bud_gateway_upstream_circuit_open{{bud_namespace="default",bud_target="first/{model}"}} {resting}\n'
-        assert line in told
+    assert (place.resting("broken"), place.resting("well")) == (1, 0)
     assert place.ask("well").status_code == 200
+
+
+def test_a_model_that_hangs_until_the_deadline_rests(place: Place) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        assert set(pool.map(lambda _: place.ask("brief").status_code, range(5))) == {504}
+    assert (place.resting("stuck"), place.resting("well")) == (1, 0)
 
 
 @pytest.mark.parametrize("model", ["html", "list", "half", "nothing"])
