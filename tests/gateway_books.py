@@ -33,7 +33,7 @@ _REQUEST_TOKENS = 50
 
 @dataclass
 class Books:
-    """Of one gateway; `ledger` is the file that it writes."""
+    """Of one gateway; `ledger` is the folder where it writes its parts."""
 
     redis: RedisServer
     ledger: Path
@@ -45,9 +45,10 @@ class Books:
         """Of a gateway that has stopped: fails for what is wrong."""
         if int(time.time()) // 86400 != self._day:
             return  # counts of a day began anew at midnight
-        book = parse(self.ledger.read_text())
-        assert not book.replicas, "what was on lease went back"
-        accounts = {name: book.accounts[key_account(name)] for name in KEYS}
+        parts = [parse(file.read_text()) for file in self.ledger.glob("*.json")]
+        assert not any(part.replicas for part in parts), "what was on lease went back"
+        told = {owner: account for part in parts for owner, account in part.accounts.items()}
+        accounts = {name: told[key_account(name)] for name in KEYS}
         for name, account in accounts.items():
             requests, read, written = (_of(name, count) for count in _counts(callers.heard))
             assert self._meter(name, "rd") == requests, name
@@ -61,7 +62,7 @@ class Books:
                 assert account.requests <= requests, name
                 assert read <= account.input_tokens <= most_read + requests * _REQUEST_TOKENS, name
                 assert written <= account.output_tokens <= most_written, name
-        assert _sum(accounts) == _figures(book.accounts[PROJECT])
+        assert _sum(accounts) == _figures(told[PROJECT])
         assert callers.heard.requests["few"] == FEW and callers.refused["few", "rate_limit_exceeded"] > 0
         least = POOR - MOST_WRITTEN * PRICE
         assert least < accounts["poor"].spent["Total"] <= POOR and callers.refused["poor", "budget_exceeded"] > 0

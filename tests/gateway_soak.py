@@ -162,7 +162,8 @@ class Scene:
 @contextmanager
 def scene(folder: Path) -> Iterator[Scene]:
     """Starts everything; in the end, with both upstreams gone, the gateway must hold no more open than it did before."""
-    given, ledger = Tokens(), folder / "ledger.json"
+    given, ledger = Tokens(), folder / "ledger"
+    ledger.mkdir()
     mortal = Model(given, seed=2)
     with running_redis(folder / "redis") as redis:
         # How soon Redis answers is not what is tested here, and the machine may be busy.

@@ -1,4 +1,4 @@
-"""`python tests/told_ledger.py FILE …`: a gateway that writes its ledger, which is in memory, to a file as well."""
+"""`python tests/told_ledger.py FOLDER …`: a gateway that writes the parts of its ledger, which is in memory, to files, too."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from bud.gateway import __main__ as command
 from bud.gateway import app
 from bud.gateway.ledgers import MemoryLedger
-from bud.ledger import Book, render
+from bud.ledger import Book, Part, render
 
 
 def main() -> None:
-    file = Path(sys.argv.pop(1))
+    folder = Path(sys.argv.pop(1))
 
     class Told(MemoryLedger):
-        async def write(self, project: str, book: Book, version: str) -> None:
-            await super().write(project, book, version)
-            fresh = file.with_suffix(".new")
+        async def write(self, part: Part, book: Book, version: str) -> int:
+            fresh = folder / f"{part.number}.new"
             fresh.write_text(render(book))
-            os.replace(fresh, file)
+            os.replace(fresh, fresh.with_suffix(".json"))
+            return await super().write(part, book, version)
 
     vars(app)["MemoryLedger"] = Told
     command.main()
