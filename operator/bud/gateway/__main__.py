@@ -44,8 +44,8 @@ _API_SECONDS = 10.0
 _LEAST_STALE = 10
 """Seconds for which nothing may be heard while all is well."""
 
-_GARBAGE = 10_000, 20, 50
-"""How much is made before garbage is looked for: a request makes some hundred objects, and nearly none in circles."""
+_GARBAGE = 3_000, 10, 10
+"""How much is made before garbage is looked for: of what a request makes, nearly nothing stands in circles."""
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
 )

@@ -222,6 +222,8 @@ class Connection(asyncio.Protocol):
         if self._reply is not None:
             self._reply.end(self._loss(self._reply, exc))
             self._reply = None
+        # It holds this connection, so that both would stay until garbage is looked for.
+        del self._parser
         self._lost(self)
 
     def pause_writing(self) -> None:
