@@ -9,8 +9,8 @@ from __future__ import annotations
 from bud.context import Context
 from bud.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, LEASES, LEDGER_PREFIX, PROJECTS
 from bud.kube.seen import Seen
-from bud.kube.times import seconds_between
 from bud.ledger import KEY_PARTS
+from bud.times import seconds_between
 
 KEPT_SECONDS = 3600.0
 """Nothing is deleted that was written so lately: its owner may be new, or about to come back."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import string
+from typing import TypeVar
 
 from bud.access import key, offers, project
 from bud.api.api_key import APIKeySpec, APIKeyStatus
-from bud.api.base import Condition
+from bud.api.base import Condition, Status
+from bud.api.base import Resource as Spec
 from bud.api.conditions import READY, Verdict, conditions, find
 from bud.api.project import ProjectSpec, ProjectStatus
 from bud.api.provider import ProviderSpec, ProviderStatus
@@ -28,8 +30,11 @@ from bud.kube.kinds import (
     ledger_name,
 )
 from bud.kube.seen import Seen
-from bud.kube.times import seconds_between
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
+from bud.times import seconds_between
+
+_R = TypeVar("_R", bound=Spec)
+_S = TypeVar("_S", bound=Status)
 
 _CREDENTIALS_SECONDS = 5.0
 """How often it is looked for credentials that lack: Secrets are not watched."""
@@ -42,15 +47,10 @@ _LENGTH = 43
 
 async def reconcile_project(context: Context, namespace: str, name: str) -> float | None:
     """Gives the operator and the gateway their rights in the project's namespace."""
-    owner = context.store.get(PROJECTS, namespace, name)
-    if owner is None or owner.deleting:
+    opened = await _open(context, PROJECTS, (namespace, name), spec=ProjectSpec, status=ProjectStatus)
+    if opened is None:
         return None
-    previous = read_status(ProjectStatus, owner.data.status)
-    try:
-        spec = read_spec(ProjectSpec, owner.data.spec)
-    except InvalidError as error:
-        await report_unreadable(context, owner, previous, error=error)
-        return None
+    owner, spec, previous = opened
     if context.settings.namespaces and project.namespace_of(owner) not in context.settings.namespaces:
         return None  # another operator's
     trouble = await _bind(context, owner)
@@ -70,39 +70,46 @@ async def reconcile_project(context: Context, namespace: str, name: str) -> floa
     return retry_after(trouble) or left or None
 
 
+async def _open(
+    context: Context, resource: Resource, key: tuple[str, str], *, spec: type[_R], status: type[_S], phase: str = ""
+) -> tuple[Seen, _R, _S] | None:
+    """An object with its spec and its status as it was; None where it is gone, or cannot be read, which is told."""
+    owner = context.store.get(resource, *key)
+    if owner is None or owner.deleting:
+        return None
+    previous = read_status(status, owner.data.status)
+    try:
+        return owner, read_spec(spec, owner.data.spec), previous
+    except InvalidError as error:
+        await report_unreadable(context, owner, previous, error=error, phase=phase)
+        return None
+
+
 async def _bind(context: Context, owner: Seen) -> BudError | None:
     namespace = project.namespace_of(owner)
-    wanted = project.role_bindings(owner.name, owner.uid, namespace, context.settings.project_bindings)
-    kept = namespace
+    holder = _project_of(context, namespace)
+    other = holder if holder is not None and holder.uid != owner.uid else None
+    for child in context.store.all(ROLE_BINDINGS):
+        if child.owner_name == project.identity(owner.name) and (other is not None or child.namespace != namespace):
+            await context.writer.delete(child)
+    if other is not None:
+        return project.taken(namespace, other.name)
     try:
-        first = _project_of(context, namespace)
-        if first is not None and first.uid != owner.uid:
-            kept = ""
-            raise project.taken(namespace, first.name)
-        for document in wanted:
+        for document in project.role_bindings(owner.name, owner.uid, namespace, context.settings.project_bindings):
             await context.writer.apply(document, ROLE_BINDINGS)
     except (ApiUnavailable, ApiConflict):
         raise
     except BudError as error:
         return project.in_words_of_the_spec(error, namespace)
-    finally:
-        for child in context.store.all(ROLE_BINDINGS):
-            if child.owner_name == project.identity(owner.name) and child.namespace != kept:
-                await context.writer.delete(child)
     return None
 
 
 async def reconcile_key(context: Context, namespace: str, name: str) -> float | None:
     """Makes the Secret of a key, or a new key in the place of the old; comes back when one ends by itself."""
-    owner = context.store.get(API_KEYS, namespace, name)
-    if owner is None or owner.deleting:
+    opened = await _open(context, API_KEYS, (namespace, name), spec=APIKeySpec, status=APIKeyStatus)
+    if opened is None:
         return None
-    previous = read_status(APIKeyStatus, owner.data.status)
-    try:
-        spec = read_spec(APIKeySpec, owner.data.spec)
-    except InvalidError as error:
-        await report_unreadable(context, owner, previous, error=error)
-        return None
+    owner, spec, previous = opened
     try:
         known = await _secret_of(context, owner, spec)
     except (ApiUnavailable, ApiConflict):
@@ -137,7 +144,7 @@ async def _secret_of(context: Context, owner: Seen, spec: APIKeySpec) -> key.Kep
     if _project_of(context, namespace) is None:
         raise WaitingError(
             f"no Project has namespace {namespace}, so its keys mean nothing: create a Project with spec.namespace",
-            reason=key.PROJECT_MISSING,
+            reason=offers.PROJECT_MISSING,
         )
     if spec.hash is not None:
         return None
@@ -156,15 +163,12 @@ async def _secret_of(context: Context, owner: Seen, spec: APIKeySpec) -> key.Kep
 
 async def reconcile_provider(context: Context, namespace: str, name: str) -> float | None:
     """Says whether a Provider has what the gateway needs."""
-    owner = context.store.get(PROVIDERS, namespace, name)
-    if owner is None or owner.deleting:
+    opened = await _open(
+        context, PROVIDERS, (namespace, name), spec=ProviderSpec, status=ProviderStatus, phase="Unhealthy"
+    )
+    if opened is None:
         return None
-    previous = read_status(ProviderStatus, owner.data.status)
-    try:
-        spec = read_spec(ProviderSpec, owner.data.spec)
-    except InvalidError as error:
-        await report_unreadable(context, owner, previous, error=error, phase="Unhealthy")
-        return None
+    owner, spec, previous = opened
     accepted = _project_of(context, namespace) is not None
     lacking = await _lacking(context, namespace, spec) if accepted else ""
     verdict = offers.provider_verdict(spec, lacking, accepted=accepted)
@@ -190,15 +194,10 @@ async def _lacking(context: Context, namespace: str, spec: ProviderSpec) -> str:
 
 async def reconcile_route(context: Context, namespace: str, name: str) -> float | None:
     """Says whether what a Route names is there."""
-    owner = context.store.get(ROUTES, namespace, name)
-    if owner is None or owner.deleting:
+    opened = await _open(context, ROUTES, (namespace, name), spec=RouteSpec, status=RouteStatus)
+    if opened is None:
         return None
-    previous = read_status(RouteStatus, owner.data.status)
-    try:
-        spec = read_spec(RouteSpec, owner.data.spec)
-    except InvalidError as error:
-        await report_unreadable(context, owner, previous, error=error)
-        return None
+    owner, spec, previous = opened
     accepted = _project_of(context, namespace) is not None
     verdict = offers.route_verdict(spec, name, _offered(context, namespace), accepted=accepted)
     after = RouteStatus(

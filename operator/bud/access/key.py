@@ -29,7 +29,7 @@ from bud.kube.kinds import (
     SECRETS,
     child_name,
 )
-from bud.kube.times import after, seconds_between
+from bud.times import after, seconds_between
 
 ACTIVE = "Active"
 """The key is accepted."""
@@ -37,8 +37,6 @@ REVOKED = "Revoked"
 """`spec.revoked` is true."""
 EXPIRED = "Expired"
 """`spec.expiresAt` is over."""
-PROJECT_MISSING = "ProjectMissing"
-"""No Project has the namespace, so that its keys mean nothing."""
 SECRET_TAKEN = "NameConflict"
 """A Secret of the key's name is somebody else's."""
 

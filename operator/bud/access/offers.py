@@ -20,7 +20,7 @@ TARGET_MISSING = "TargetMissing"
 NAME_HIDDEN = "NameHidden"
 """A Deployment or adapter has the name that the Route gives, and goes before it."""
 PROJECT_MISSING = "ProjectMissing"
-"""No Project has the namespace, so that nobody can call."""
+"""No Project has the namespace, so that nobody can call what is in it, and its keys mean nothing."""
 
 _AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 

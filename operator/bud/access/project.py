@@ -13,7 +13,7 @@ from bud.errors import ApiRefused, BudError, InvalidError
 from bud.kube.kinds import FULL_NAME, MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME, ROLE_BINDINGS, child_name
 from bud.kube.notes import Usage
 from bud.kube.seen import Seen
-from bud.kube.times import seconds_between
+from bud.times import seconds_between
 
 ACTIVE = "Active"
 """Keys of the namespace are accepted."""

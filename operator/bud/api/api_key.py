@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -22,6 +21,7 @@ from bud.api.base import (
     rules,
 )
 from bud.api.limits import Budget, Limits
+from bud.times import moment
 
 APIKeyPhase = Literal["Active", "Expired", "Revoked"]
 Endpoint = Literal[
@@ -45,7 +45,7 @@ ModelName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^\S+$")
 
 def _moment(text: str) -> str:
     """Raises `ValueError` for what the API server takes for a time, and nobody else can read."""
-    datetime.fromisoformat(text.upper().replace("Z", "+00:00")).timestamp()
+    moment(text)
     return text
 
 
@@ -91,9 +91,7 @@ class APIKeySpec(Resource):
         "bud_", description="How a key that is made begins."
     )
     scopes: Scopes = Field(Scopes(), description="What the key may call. Default: everything that its project has.")
-    expires_at: (
-        Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)] | None
-    ) = Field(None, description="When the key ends, in RFC 3339. Default: never.")
+    expires_at: Moment | None = Field(None, description="When the key ends, in RFC 3339. Default: never.")
     limits: Limits = Field(Limits(), description="What the key may use, within the limits of its project.")
     budget: Budget | None = Field(None, description="What the key may spend, within the budget of its project.")
     rotation: Rotation = Field(Rotation(), description="How a new key takes the place of the old one.")

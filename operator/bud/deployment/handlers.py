@@ -34,8 +34,8 @@ from bud.kube.kinds import (
     child_name,
 )
 from bud.kube.seen import Claim, Own, Pod, Seen, all_gpus
-from bud.kube.times import seconds_between
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
+from bud.times import seconds_between
 
 VOLUME_SECONDS = 10.0
 """How often it is looked whether a pod waits too long for its volumes: no watch tells."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from bud.deployment.view import View, active_scaling
 from bud.errors import InvalidError
 from bud.kube.seen import Claim, Pod
-from bud.kube.times import seconds_between
+from bud.times import seconds_between
 
 REASON = "StorageNotShareable"
 UNSCHEDULABLE = "Unschedulable"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bud.deployment.view import View, active_scaling
-from bud.kube.times import seconds_between
+from bud.times import seconds_between
 
 ASLEEP = "Asleep"
 """Nobody asked for `autoScaling.idleSeconds`; the next request through a gateway wakes it."""

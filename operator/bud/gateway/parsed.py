@@ -21,7 +21,7 @@ from bud.api.route import RouteSpec
 from bud.gateway.catalog import Meter, Project, Spending, meters
 from bud.gateway.mistyped import faults_of
 from bud.kube.kinds import OWNER_NAME, child_name
-from bud.kube.times import moment
+from bud.times import moment
 
 Raw = Mapping[str, Any]
 Name = tuple[str, str, str]

@@ -10,13 +10,13 @@ from bud.context import Context
 from bud.errors import ApiConflict, ApiUnavailable, BudError, InvalidError
 from bud.kube.kinds import APPS, CLAIMS, DEPLOYMENTS, JOBS, MODELS, NODES, PODS, STORAGE_CLASSES
 from bud.kube.seen import Seen, all_gpus
-from bud.kube.times import seconds_between
 from bud.model.job import WORKER, fills, kept_result
 from bud.model.placement import need
 from bud.model.plan import FINALIZER, claim, plan
 from bud.model.status import Told, is_without_pods, progress_of, result_of, status
 from bud.model.view import Need, Owner, View, copy_id, given_claim, makes_claim
 from bud.report import read_spec, read_status, report, report_unreadable, retry_after
+from bud.times import seconds_between
 
 PROGRESS_SECONDS = 5.0
 """How often the log of a running download is read."""
