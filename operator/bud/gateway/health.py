@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-from bud.gateway.catalog import Catalog, Target
+from bud.gateway.catalog import Catalog, Served, Target
 from bud.gateway.client import Client
 from bud.gateway.exposition import head, labels, sample
 from bud.gateway.route import Board, Key, keys
@@ -95,9 +95,13 @@ def asking(client_to: Callable[[Target], Client]) -> Probe:
 def targets(catalog: Catalog) -> Iterator[Target]:
     """Everything that may be asked, by whichever name."""
     for names in catalog.names.values():
-        for served in names.values():
-            yield from served.targets
-            yield from served.fallbacks
+        yield from _of(names)
+
+
+def _of(names: Mapping[str, Served]) -> Iterator[Target]:
+    for served in names.values():
+        yield from served.targets
+        yield from served.fallbacks
 
 
 def samples(catalog: Catalog, board: Board, *, now: float) -> Iterator[str]:
@@ -105,7 +109,7 @@ def samples(catalog: Catalog, board: Board, *, now: float) -> Iterator[str]:
     resting, busy = "bud_gateway_upstream_circuit_open", "bud_gateway_upstream_requests_in_flight"
     found = {}
     for namespace, names in catalog.names.items():
-        for target in targets(Catalog(names={namespace: names})):
+        for target in _of(names):
             found[labels(("bud_namespace", "bud_target"), (namespace, target.id))] = target
     yield head(resting, "gauge", "Addresses of a target that rest after faults.")
     for given, one in found.items():

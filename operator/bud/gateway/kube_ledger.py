@@ -7,10 +7,8 @@ import asyncio
 from bud.errors import ApiConflict, ApiRefused
 from bud.gateway.ledgers import Changed
 from bud.kube.client import Client, Object
-from bud.kube.kinds import CONFIG_MAPS, FULL_NAME, ledger_name
+from bud.kube.kinds import CONFIG_MAPS, FULL_NAME, GATEWAY_MANAGER, ledger_name
 from bud.ledger import DATA, LABEL, Book, Part, parse, render
-
-MANAGER = "bud-gateway"
 
 
 class KubeLedger:
@@ -37,7 +35,9 @@ class KubeLedger:
         try:
             if version:
                 patch: Object = {"metadata": {"resourceVersion": version}, "data": {DATA: text}}
-                await self._client.merge(patch, CONFIG_MAPS, namespace=self._namespace, name=name, manager=MANAGER)
+                await self._client.merge(
+                    patch, CONFIG_MAPS, namespace=self._namespace, name=name, manager=GATEWAY_MANAGER
+                )
                 return len(text)
             labels = {LABEL: "keys" if part.number else "true"}
             metadata = {"name": name, "labels": labels, "annotations": {FULL_NAME: part.project}}

@@ -7,9 +7,7 @@ import datetime
 from bud.errors import ApiRefused
 from bud.gateway.naps import Note
 from bud.kube.client import Client, Object
-from bud.kube.kinds import LEASES, USE
-
-_MANAGER = "bud-gateway"
+from bud.kube.kinds import GATEWAY_MANAGER, LEASES, USE
 
 
 def noting(client: Client, *, namespace: str) -> Note:
@@ -19,7 +17,7 @@ def noting(client: Client, *, namespace: str) -> Note:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec: Object = {"renewTime": now}
         try:
-            await client.merge({"spec": spec}, LEASES, namespace=namespace, name=id, manager=_MANAGER)
+            await client.merge({"spec": spec}, LEASES, namespace=namespace, name=id, manager=GATEWAY_MANAGER)
         except ApiRefused as error:
             if error.status != 404:
                 raise

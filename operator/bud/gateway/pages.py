@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +18,7 @@ from bud.gateway.request import Message, Send
 _IS_JSON = (b"content-type", b"application/json")
 _OK = b'{"status":"ok"}'
 _HEALTH = frozenset({"/healthz", "/readyz"})
+_TEXTS = frozenset({"/openapi.json", "/docs"})
 
 
 class Pages:
@@ -28,17 +30,22 @@ class Pages:
     def __init__(self, metrics: Metrics, not_ready: Callable[[], str], *, shows_metrics: bool) -> None:
         self._metrics = metrics
         self._not_ready = not_ready
-        described = document(version("bud-operator"), metrics=shows_metrics)
-        self._texts = {
+        self._shows_metrics = shows_metrics
+        self.paths = _HEALTH | _TEXTS | ({"/metrics"} if shows_metrics else frozenset())
+        """What callers are shown."""
+
+    @cached_property
+    def _texts(self) -> Mapping[str, tuple[bytes, tuple[bytes, bytes]]]:
+        """What describes the API, made when it is first asked for."""
+        described = document(version("bud-operator"), metrics=self._shows_metrics)
+        return {
             "/openapi.json": (orjson.dumps(described), _IS_JSON),
             "/docs": (page(described).encode(), (b"content-type", b"text/html; charset=utf-8")),
         }
-        self.paths = frozenset({*_HEALTH, *self._texts, *(("/metrics",) if shows_metrics else ())})
-        """What callers are shown."""
 
     async def show(self, path: str, send: Send) -> None:
         """One of the pages."""
-        if path in self._texts:
+        if path in _TEXTS:
             text, kind = self._texts[path]
             await answer(send, 200, text, [kind])
         elif path == "/metrics":

@@ -11,6 +11,7 @@ from bud.api import API_KEY, API_VERSION, DEPLOYMENT, MODEL, PROJECT, PROVIDER, 
 
 MANAGER = "bud-operator"
 STATUS_MANAGER = "bud-operator-status"
+GATEWAY_MANAGER = "bud-gateway"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OWNER_KIND = "bud.studio/owner-kind"
