@@ -19,6 +19,16 @@ SYSTEM = generate.NAMESPACE
 
 Values = dict[str, Any]
 
+_RIGHTS = (
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
+
 
 def run(cluster: Cluster | None, program: str, *arguments: str, stdin: str | None = None) -> str:
     """What a program said, warnings included; fails with that when it fails."""
@@ -51,6 +61,12 @@ def kustomized(folder: str = "manifests") -> str:
 
 def of_kind(kind: str, text: str) -> list[dict[str, Any]]:
     return [document for document in documents(text) if document["kind"] == kind]
+
+
+def permitted(cluster: Cluster, folder: Path, text: str, *, namespace: str, name: str = "bud-operator") -> Path:
+    """A kubeconfig with the rights that a rendered chart gives, and no others, to the operator or to another."""
+    cluster.apply(*(document for document in documents(text) if document["kind"] in _RIGHTS))
+    return account(cluster, folder, namespace=namespace, name=name)
 
 
 def account(cluster: Cluster, folder: Path, *, namespace: str = SYSTEM, name: str = "bud-operator") -> Path:

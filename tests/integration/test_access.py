@@ -15,12 +15,10 @@ import pytest
 from bud.kube.kinds import ledger_name
 from bud.ledger import DATA, LABEL, PROJECT, Account, Book, render
 from tests.cluster.handle import Cluster
-from tests.integration.chart import account, of_kind, rendered
+from tests.integration.chart import of_kind, permitted, rendered
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually, is_equal
 from tests.world import World
-
-RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,6 @@ def team(kinds: Cluster, shared_operator: OperatorProcess, tmp_path_factory: pyt
     folder, made = tmp_path_factory.mktemp("access"), World.create(kinds)
     home = made.namespace
     text = rendered({"namespaces": [home], "rbac": {"aggregate": False}}, namespace=home)
-    kinds.apply(*(item for kind in RIGHTS for item in of_kind(kind, text)))
     arguments = next(
         item["spec"]["template"]["spec"]["containers"][0]["args"]
         for item in of_kind("Deployment", text)
@@ -39,7 +36,7 @@ def team(kinds: Cluster, shared_operator: OperatorProcess, tmp_path_factory: pyt
     )
     bindings = [text for text in arguments if text.startswith("--project-binding=")]
     assert bindings
-    kubeconfig = account(kinds, folder, namespace=home)
+    kubeconfig = permitted(kinds, folder, text, namespace=home)
     with operator_process(kubeconfig, folder / "log", f"--namespace={home}", f"--gateway-namespace={home}", *bindings):
         yield made
         kinds.kubectl("delete", "bproj", "--all")

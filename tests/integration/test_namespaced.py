@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.handle import Cluster
-from tests.integration.chart import account, of_kind, rendered
+from tests.integration.chart import permitted, rendered
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually
 from tests.world import World, deployment, model
-
-RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 
 
 @pytest.fixture
@@ -27,9 +25,7 @@ def _kubeconfig(cluster: Cluster, worlds: tuple[World, ...], folder: Path) -> Pa
     """The rights that the chart gives to an operator of these namespaces, which is installed in the first."""
     home = worlds[0].namespace
     values = {"namespaces": [world.namespace for world in worlds], "rbac": {"aggregate": False}}
-    text = rendered(values, namespace=home)
-    cluster.apply(*(item for kind in RIGHTS for item in of_kind(kind, text)))
-    return account(cluster, folder, namespace=home)
+    return permitted(cluster, folder, rendered(values, namespace=home), namespace=home)
 
 
 def test_the_named_namespaces_are_served_with_no_right_beyond_them(

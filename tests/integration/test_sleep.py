@@ -14,20 +14,11 @@ from bud.api import DEPLOYMENT
 from bud.kube.kinds import USE, child_name, ledger_name
 from bud.ledger import DATA, LABEL
 from tests.cluster.handle import Cluster
-from tests.integration.chart import account, of_kind, rendered
+from tests.integration.chart import permitted, rendered
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually, is_empty
 from tests.world import World
 
-RIGHTS = (
-    "ServiceAccount",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "Role",
-    "RoleBinding",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionPolicyBinding",
-)
 GONE = ("gone", ledger_name("gone"), ledger_name("gone", 8))
 """What was written of a Deployment and a Project that are no longer there, and a ledger of which nobody can say when."""
 
@@ -48,8 +39,7 @@ def sleepy(kinds: Cluster, shared_operator: OperatorProcess, tmp: Path) -> Itera
     made = World.create(kinds)
     home = made.namespace
     text = rendered({"namespaces": [home], "rbac": {"aggregate": False}}, namespace=home)
-    kinds.apply(*(item for kind in RIGHTS for item in of_kind(kind, text)))
-    kubeconfig = account(kinds, tmp, namespace=home)
+    kubeconfig = permitted(kinds, tmp, text, namespace=home)
     made.apply(written("gone", 3601), written("new", 0), ledger(GONE[1]), ledger(GONE[2], "keys"))
     with operator_process(kubeconfig, tmp / "log", f"--namespace={home}", f"--gateway-namespace={home}") as one:
         yield made

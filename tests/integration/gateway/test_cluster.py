@@ -25,20 +25,11 @@ from bud.kube.kinds import child_name
 from tests.cluster.handle import Cluster
 from tests.gate import Gate
 from tests.gateway_process import GatewayProcess
-from tests.integration.chart import account, of_kind, rendered
+from tests.integration.chart import permitted, rendered
 from tests.integration.gateway.upstream import Upstream, completion, failing, running
 from tests.waiting import eventually
 from tests.world import World, deployment
 
-RIGHTS = (
-    "ServiceAccount",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "Role",
-    "RoleBinding",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionPolicyBinding",
-)
 SECONDS = 1.0
 """Within which what is said of a key takes effect."""
 API_SERVER = {
@@ -319,8 +310,7 @@ def _rights(world: World, folder: Path, name: str, **values: Any) -> Path:
     """The kubeconfig of a gateway whose rights are those that the chart gives it."""
     values = {"rbac": {"aggregate": False}, "fullnameOverride": name, **values}
     text = rendered(values, namespace=world.namespace)
-    world.cluster.apply(*(item for kind in RIGHTS for item in of_kind(kind, text)))
-    return account(world.cluster, folder, namespace=world.namespace, name=f"{name}-gateway")
+    return permitted(world.cluster, folder, text, namespace=world.namespace, name=f"{name}-gateway")
 
 
 def _asked(url: str, status: int) -> httpx.Response:

@@ -148,6 +148,25 @@ def test_of_too_many_the_last_are_refused_and_who_leaves_makes_room() -> None:
     within(world, test)
 
 
+def test_more_callers_than_may_wait_in_all_are_refused_by_whichever_name() -> None:
+    world = World(most=8)
+
+    async def test() -> None:
+        held = [asyncio.create_task(world.naps.awake(ASLEEP, f"team-{number % 4}")) for number in range(8)]
+        await asyncio.sleep(1)
+        with pytest.raises(Unavailable, match="too many wait"):
+            await world.naps.awake(ASLEEP, "another")
+        held[0].cancel()
+        await asyncio.sleep(0)
+        late = asyncio.create_task(world.naps.awake(ASLEEP, "another"))
+        await asyncio.sleep(1)
+        assert not late.done()
+        for one in (*held, late):
+            one.cancel()
+
+    within(world, test)
+
+
 def test_without_a_place_for_notes_nobody_is_held() -> None:
     async def test() -> None:
         assert await Naps(Catalog, None).awake(ASLEEP, "team") == ASLEEP
