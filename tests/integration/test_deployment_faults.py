@@ -227,6 +227,8 @@ BASE: dict[str, Any] = {"modelRef": {"name": "m"}}
         (BASE | {"resources": {"memory": "16GiB"}}, "must be a Kubernetes quantity"),
         (BASE | {"resources": {"cpu": "0"}}, "greater than zero"),
         (BASE | {"resources": {"gpuType": "L4"}}, "gpuType needs gpu"),
+        (BASE | {"pricing": {"perGPUHour": "2.5"}}, "perGPUHour needs resources.gpu"),
+        (BASE | {"pricing": {"perGPUHour": 1}, "resources": {"cpu": "1"}}, "perGPUHour needs resources.gpu"),
         (BASE | {"resources": {"memory": "1m"}}, "write 16Gi rather than 16"),
         (BASE | {"resources": {"memory": 16}}, "write 16Gi rather than 16"),
         (BASE | {"tolerations": [{"effect": "NoSchedule"}]}, "without key needs operator: Exists"),

@@ -27,6 +27,7 @@ from bud.api.base import (
     rule,
     rules,
 )
+from bud.api.limits import Capabilities, OwnPricing, Tokens
 
 DeploymentPhase = Literal["Pending", "Deploying", "Active", "Scaling", "Failed", "Stopped"]
 
@@ -219,6 +220,16 @@ class Adapter(Resource):
 class DeploymentSpec(Resource):
     """Which model is served, by which engine, with what resources and scaling."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.pricing) || !has(self.pricing.perGPUHour) "
+                "|| (has(self.resources) && self.resources.gpu > 0)",
+                "pricing.perGPUHour needs resources.gpu: set it to the number of GPUs, or remove perGPUHour",
+            )
+        )
+    )
+
     model_ref: NameRef = Field(description="The Model to serve, of the same namespace.")
     runtime_ref: NameRef | None = Field(
         None, description="The Runtime that serves it. Default: chosen by the model's format and task."
@@ -280,6 +291,16 @@ class DeploymentSpec(Resource):
         (), description="Taints that the pods tolerate."
     )
     priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    pricing: OwnPricing | None = Field(None, description="What callers are charged. Default: nothing.")
+    capabilities: Capabilities = Field(
+        (), description="What the model can do, as told to callers. Default: by the Model's task."
+    )
+    context_length: Tokens | None = Field(
+        None, description="Tokens that the model can take in all, as told to callers."
+    )
+    max_output_tokens: Tokens | None = Field(
+        None, description="Tokens that an answer can have; who asks the gateway for more is refused."
+    )
     stopped: bool = Field(False, description="True: no replicas, whatever else is set.")
     update_policy: Literal["OnChange", "Auto"] = Field(
         "OnChange",
@@ -313,6 +334,7 @@ class DeploymentStatus(Status):
     )
     model_name: ShortText = Field("", description="Value of `model` in requests to the endpoint.")
     runtime: ShortText = Field("", description="Runtime that serves the model.")
+    task: Annotated[str, Field(max_length=64)] = Field("", description="Task of the model that is served.")
     adapters: Annotated[tuple[AdapterName, ...], Field(max_length=16, json_schema_extra=atomic())] = Field(
         (), description="Adapters that the pods are started with, each a value of `model` in requests too."
     )

@@ -1,4 +1,4 @@
-"""Limits, budgets and prices: what a Project grants, a key narrows, and a target costs."""
+"""Limits, budgets and prices: what a Project grants, a key narrows, and a model can do and costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from bud.api.base import Resource
+from bud.api.base import Resource, atomic
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 
@@ -43,6 +43,14 @@ FIRST_BYTE = (
 )
 
 
+Capability = Literal[
+    "chat", "completion", "embedding", "classification", "rerank", "image_generation", "transcription", "translation",
+    "speech", "document", "realtime", "function_calling", "vision",
+]  # fmt: skip
+Capabilities = Annotated[tuple[Capability, ...], Field(max_length=16, json_schema_extra=atomic())]
+Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
 class Limits(Resource):
     """How much may be asked for; absent fields are not limited."""
 
@@ -71,3 +79,14 @@ class Pricing(Resource):
         None, alias="outputTokensPer1k", description="For 1,000 tokens of the answer."
     )
     per_request: Money | None = Field(None, description="For each request, whatever its size.")
+
+
+class OwnPricing(Pricing):
+    """What a model that is served here costs, in US dollars; all that is set is added up."""
+
+    per_gpu_hour: Money | None = Field(
+        None,
+        alias="perGPUHour",
+        description="For an hour of one GPU, of which each request pays its share: while n requests are under way at a "
+        "replica, an nth of the time of all its GPUs.",
+    )

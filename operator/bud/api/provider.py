@@ -21,16 +21,12 @@ from bud.api.base import (
     rule,
     rules,
 )
-from bud.api.limits import FIRST_BYTE, Pricing
+from bud.api.limits import FIRST_BYTE, Capabilities, Pricing, Tokens
 
 ProviderKind = Literal[
     "OpenAI", "AzureOpenAI", "Together", "Fireworks", "XAI", "OpenAICompatible", "Anthropic", "Google", "Bedrock"
 ]
 ProviderPhase = Literal["Healthy", "Unhealthy"]
-Capability = Literal[
-    "chat", "completion", "embedding", "classification", "rerank", "image_generation", "transcription", "translation",
-    "speech", "document", "realtime", "function_calling", "vision",
-]  # fmt: skip
 BaseUrl = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 
 
@@ -41,11 +37,13 @@ class ProviderModel(Resource):
     upstream_name: ModelName | None = Field(
         None, description="What the provider calls it; for Azure, the deployment. Default: the same."
     )
-    capabilities: Annotated[
-        tuple[Capability, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
-    ] = Field((), description="What it can do. Default: chat, as far as is known of the name.")
-    context_length: int | None = Field(None, ge=1, le=100_000_000, description="Tokens that it can take in all.")
-    max_output_tokens: int | None = Field(None, ge=1, le=100_000_000, description="Tokens that an answer can have.")
+    capabilities: Capabilities = Field((), description="What it can do, as told to callers. Default: it is not told.")
+    context_length: Tokens | None = Field(
+        None, description="Tokens that it can take in all. Default: as published, where known."
+    )
+    max_output_tokens: Tokens | None = Field(
+        None, description="Tokens that an answer can have; who asks for more is refused."
+    )
     pricing: Pricing | None = Field(None, description="What it costs. Default: the published prices, where known.")
 
 

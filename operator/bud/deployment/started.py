@@ -28,7 +28,11 @@ VERSION = 1
 """How pods are rendered from a spec and a Runtime. A release that renders another template for them counts this up,
 and goes on rendering the versions before for pods that were started so."""
 
-_NOT_THE_PODS = {"replicas", "auto_scaling", "stopped", "update_policy", "selector", "rollout"}
+_NOT_THE_PODS = {
+    *("replicas", "auto_scaling", "stopped", "update_policy", "selector", "rollout"),
+    *("pricing", "capabilities", "context_length", "max_output_tokens"),
+}
+"""Fields of the spec by which no pod changes."""
 
 
 @dataclass(frozen=True)

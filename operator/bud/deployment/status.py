@@ -60,6 +60,7 @@ def status(view: View, outcome: Outcome, *, previous: DeploymentStatus, now: str
         endpoint_url=f"http://{view.id}.{view.namespace}.svc/v1" if app is not None else "",
         model_name=view.name if app is not None else "",
         runtime=outcome.plan.engine.runtime_name if outcome.plan else previous.runtime,
+        task=outcome.plan.weights.task if outcome.plan else previous.task,
         adapters=tuple(a.name for a in outcome.plan.adapters) if outcome.plan else previous.adapters,
         replicas=app.replicas if app is not None else 0,
         ready_replicas=ready,

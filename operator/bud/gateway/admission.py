@@ -126,7 +126,7 @@ class Admission:
         read = usage.input if usage.input is not None else admitted.thought.input
         written = usage.output or 0
         self._settle(admitted.grant, read + written)
-        cost = priced(price, Usage(read, written, usage.cached))
+        cost = priced(price, Usage(read, written, usage.cached, usage.seconds))
         used = Used(1, read, written, cost or Decimal(0))
         self._budgets.settle(key, admitted.hold, used, now=self._clock())
         return None if cost is None else float(cost)

@@ -81,11 +81,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars for 1,000 tokens, and for each request."""
+    """US dollars for 1,000 tokens, for each request, and for an hour of an address."""
 
     input: Decimal | None = None
     output: Decimal | None = None
     request: Decimal = Decimal(0)
+    hour: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,11 +64,16 @@ def estimate(body: Mapping[str, Any], text: bytes, *, mean: int) -> Estimate:
 
 
 def may_cost(served: Served, thought: Estimate) -> Decimal | None:
-    """US dollars at the dearest that may answer; None where nothing that may answer is known to have a price."""
+    """US dollars at the dearest that may answer; None where nothing that may answer is known to have a price.
+
+    How long an answer takes, nobody knows before: what its time costs is left out.
+    """
     prices = [served.price] if served.price else [target.price for target in (*served.targets, *served.fallbacks)]
     usage = Usage(thought.input, thought.output)
     return max((priced(price, usage) or Decimal(0) for price in prices if _has_price(price)), default=None)
 
 
 def _has_price(price: Price | Published | None) -> bool:
-    return isinstance(price, Published) or (price is not None and bool(price.input or price.output or price.request))
+    if price is None or isinstance(price, Published):
+        return price is not None
+    return any((price.input, price.output, price.request, price.hour))

@@ -285,6 +285,7 @@ class Uploads:
             headers,
             again=lambda: form.again,
             trace=request.trace,
+            begins=call.begins,
         )
         await self._inference.relay(call, errand)
         self._usual.add(key.project.name, served.name, call.usage)

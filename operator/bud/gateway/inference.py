@@ -28,12 +28,13 @@ from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.relay import Answer, Errand, Relay, is_another_asked, passed_on
 from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
+from bud.gateway.route import Turn
 from bud.gateway.splice import add_member, rename_model, unambiguous
 from bud.gateway.stream import Rewriter, TooLong
 from bud.gateway.translate.answer import Translated, read_whole
 from bud.gateway.translate.wire import Sent
 from bud.gateway.upstream import sent
-from bud.gateway.usage import Usage, cost
+from bud.gateway.usage import Usage, cost, is_known
 from bud.gateway.whole import ENDPOINTS, Whole
 
 _GUESSED_OUTPUT = 256
@@ -75,6 +76,8 @@ class Call:
     target: Target | None = None
     asked: Target | None = None
     """What was asked last, whether or not it has answered."""
+    turn: Turn | None = None
+    """At the address that was asked last."""
     cut: Cut = field(default_factory=Cut)
 
     @property
@@ -85,6 +88,16 @@ class Call:
         """The request for a target. Raises `Refusal` for what it cannot be asked."""
         request, self.asked = self.request, target
         return sent(self.endpoint, self.body, self.text, target=target, id=request.id, now=request.began)
+
+    def begins(self, turn: Turn) -> None:
+        """It is at an address now."""
+        self.turn = turn
+
+    def used(self) -> Usage:
+        """What it used, with the time until it is first asked for this."""
+        if self.usage.seconds is None and self.turn is not None:
+            self.usage.seconds = self.turn.seconds()
+        return self.usage
 
     @property
     def asks_usage(self) -> bool:
@@ -105,14 +118,13 @@ class Call:
         """`conduit_metadata`."""
         assert self.target is not None
         price = self.served.price or self.target.price
-        by_tokens = price is not None and (price.input is not None or price.output is not None)
         return {
             "provider": self.target.provider,
             "model_version": self.target.model,
             "virtual_key_id": self.key.uid,
             "request_id": self.request.id,
             "processing_time_ms": round((now - self.request.began) * 1000),
-            "cost": None if by_tokens and usage.input is None else cost(price, usage),
+            "cost": cost(price, usage) if is_known(price, usage) else None,
         }
 
 
@@ -166,6 +178,7 @@ class Inference:
             prefix=call.text[:_PREFIX_BYTES],
             trace=request.trace,
             whole=where.endpoint in ENDPOINTS,
+            begins=call.begins,
         )
         await self.relay(call, errand)
 
@@ -253,7 +266,7 @@ class Inference:
             if target.model != call.served.name:
                 text = rename_model(text, str(told.get("model")), call.served.name)
         if call.tells_metadata:
-            metadata = call.metadata(call.usage, now=self._clock())
+            metadata = call.metadata(call.used(), now=self._clock())
             if told is not None:
                 text = add_member(text, "conduit_metadata", metadata)
         await self._pass_on(call, answer, length=len(text), metadata=metadata)
@@ -272,7 +285,7 @@ class Inference:
         await call.request.tell({"type": "http.response.body", "body": b""})
 
     async def _stream(self, call: Call, target: Target, response: Reply | Translated) -> None:
-        metadata = (lambda usage: call.metadata(usage, now=self._clock())) if call.tells_metadata else None
+        metadata = (lambda _: call.metadata(call.used(), now=self._clock())) if call.tells_metadata else None
         rewriter: Rewriter | Typed
         if call.asks_usage:
             rewriter = Rewriter(target.model, call.served.name, call.shows_usage, metadata, call.usage)
@@ -329,7 +342,7 @@ class Inference:
             self._admission.release(call.admitted)
             return
         price = call.served.price or target.price
-        call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.usage, price)
+        call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), price)
         if call.usage.output:
             self._means.add(f"{call.key.project.name}/{call.served.name}", call.usage.output)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
-from bud.api.limits import Pricing
+from bud.api.limits import OwnPricing, Pricing
 from bud.api.provider import ProviderModel, ProviderSpec
 from bud.api.route import RouteSpec
 from bud.api.route import Target as RouteTarget
@@ -157,6 +157,10 @@ class Names:
             urls=urls,
             created=int(epoch(item.created) or 0),
             ready=bool(urls) if self._sees_pods else engine.ready,
+            price=_price(engine.pricing, gpus=engine.gpus),
+            capabilities=engine.capabilities,
+            context_length=engine.context_length,
+            max_output_tokens=engine.max_output_tokens,
             own=True,
             nap=Nap(engine.id, engine.idle_seconds) if self._sees_pods and engine.idle_seconds is not None else None,
         )
@@ -265,9 +269,10 @@ def _called(wanted: RouteTarget, name: str) -> str:
     return f"Provider {wanted.provider_ref.name}, model {wanted.provider_ref.model or name}"
 
 
-def _price(pricing: Pricing | None) -> Price | None:
+def _price(pricing: Pricing | None, *, gpus: int = 0) -> Price | None:
     if pricing is None:
         return None
     rates = (pricing.input_tokens_per_1k, pricing.output_tokens_per_1k)
     read, written = (Decimal(str(rate)) if rate is not None else None for rate in rates)
-    return Price(read, written, Decimal(str(pricing.per_request or 0)))
+    hour = pricing.per_gpu_hour if isinstance(pricing, OwnPricing) else None
+    return Price(read, written, Decimal(str(pricing.per_request or 0)), gpus * Decimal(str(hour or 0)))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from bud.api import DEPLOYMENT
 from bud.api.api_key import APIKeySpec, APIKeyStatus
 from bud.api.deployment import DeploymentSpec, DeploymentStatus
-from bud.api.limits import Budget
+from bud.api.limits import Budget, Capability, OwnPricing
 from bud.api.project import ProjectSpec
 from bud.api.provider import ProviderSpec
 from bud.api.route import RouteSpec
@@ -27,6 +27,20 @@ Raw = Mapping[str, Any]
 Name = tuple[str, str, str]
 """Kind, namespace and name."""
 _M = TypeVar("_M", bound=BaseModel)
+
+
+_CAPABILITIES: Mapping[str, tuple[Capability, ...]] = MappingProxyType(
+    {
+        "text-generation": ("chat", "completion"),
+        "feature-extraction": ("embedding",),
+        "text-classification": ("classification",),
+        "text-ranking": ("rerank",),
+        "automatic-speech-recognition": ("transcription",),
+        "text-to-speech": ("speech",),
+        "text-to-image": ("image_generation",),
+    }
+)
+"""What a model can do, by its task."""
 
 
 class _Unreadable(Exception):
@@ -60,6 +74,11 @@ class Engine:
     adapters: tuple[str, ...]
     url: str
     ready: bool
+    gpus: int
+    pricing: OwnPricing | None
+    capabilities: tuple[Capability, ...]
+    context_length: int | None
+    max_output_tokens: int | None
     idle_seconds: float | None = None
     """After so long without a request it sleeps."""
 
@@ -165,8 +184,11 @@ def _name_of(metadata: Raw) -> str:
 
 
 def _engine(raw: Raw) -> Engine:
+    """With the rule that the API server would see to."""
     spec, metadata = _spec(DeploymentSpec, raw), raw["metadata"]
     status = DeploymentStatus.model_validate(raw.get("status") or {})
+    if spec.pricing is not None and spec.pricing.per_gpu_hour is not None and not spec.resources.gpu:
+        raise _Unreadable("spec.pricing.perGPUHour needs spec.resources.gpu: set it; the object is left out")
     scaling = spec.auto_scaling if not spec.stopped else None
     sleeps = scaling is not None and scaling.enabled and scaling.min_replicas == 0
     return Engine(
@@ -175,6 +197,11 @@ def _engine(raw: Raw) -> Engine:
         adapters=tuple(adapter.name for adapter in spec.adapters),
         url=status.endpoint_url.rstrip("/"),
         ready=status.ready_replicas > 0,
+        gpus=spec.resources.gpu,
+        pricing=spec.pricing,
+        capabilities=spec.capabilities or _CAPABILITIES.get(status.task, ()),
+        context_length=spec.context_length,
+        max_output_tokens=spec.max_output_tokens,
         idle_seconds=scaling.idle_seconds if scaling is not None and sleeps else None,
     )
 

@@ -28,7 +28,7 @@ from bud.gateway.mask import mask
 from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal, Unavailable, of_status
 from bud.gateway.reply import Reply
-from bud.gateway.route import Board
+from bud.gateway.route import Board, Turn
 from bud.gateway.tracing import UNTOLD, Attempt, Trace
 from bud.gateway.translate.answer import Translated
 from bud.gateway.translate.wire import Sent
@@ -56,6 +56,7 @@ class Errand:
 
     `sent` may raise `Refusal` for what the target cannot be asked. `again` tells whether it can be made once more, and
     `whole` whether its answer is one JSON object, or events. It has time `until` then, as the event loop counts it.
+    `begins` is told of each address that is asked.
     """
 
     sent: Callable[[Target], Sent]
@@ -65,6 +66,7 @@ class Errand:
     trace: Trace = UNTOLD
     whole: bool = False
     until: float = math.inf
+    begins: Callable[[Turn], None] = lambda _: None
 
 
 class Given(Generic[_A]):
@@ -215,6 +217,7 @@ class Relay:
         """An answer, or a fault after which the next may be asked. Raises `Refusal` where that cannot help."""
         target = at.target
         since, seconds = tries.now(), tries.seconds(target, at.url)
+        errand.begins(self.board.turn(at.url))
         sent = errand.sent(target)
         full = f"{at.url}/{sent.path}{target.query}"
         headers = {**errand.headers, **at.headers, **target.headers, **sent.headers}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Iterator, Sequence, Set
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from bud.gateway.catalog import Served, Target
@@ -30,25 +31,67 @@ class _Circuit:
     held: bool = False
 
 
+@dataclass(slots=True)
+class _Busy:
+    """An address with requests under way."""
+
+    under_way: int = 0
+    _shared: float = 0.0
+    _shared_at: float = 0.0
+
+    def shared(self, now: float) -> float:
+        """Seconds that each request under way had of it: of n, an nth of the time. What ended counts no more."""
+        if self.under_way:
+            self._shared += (now - self._shared_at) / self.under_way
+        self._shared_at = now
+        return self._shared
+
+
+class Turn:
+    """A request that is under way at an address, from now on."""
+
+    __slots__ = ("_at", "_before", "_clock")
+
+    def __init__(self, at: _Busy, clock: Callable[[], float]) -> None:
+        self._at = at
+        self._clock = clock
+        self._before = at.shared(clock())
+
+    def seconds(self) -> float:
+        """Its share of the address's time so far: while n requests are under way there, an nth."""
+        return self._at.shared(self._clock()) - self._before
+
+
 class Board:
     """What one process knows of addresses: requests under way, and faults in a row of each, and of each model there.
 
-    `fault` is set when one of them begins to rest.
+    `fault` is set when one of them begins to rest. `clock` tells how long requests are under way, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.fault = asyncio.Event()
-        self._busy: dict[str, int] = {}
+        self._clock = clock
+        self._busy: dict[str, _Busy] = {}
         self._circuits: dict[Key, _Circuit] = {}
         """Of those alone that failed and have not worked since."""
 
     def begin(self, url: str) -> None:
-        self._busy[url] = self._busy.get(url, 0) + 1
+        at = self._busy.get(url)
+        if at is None:
+            at = self._busy[url] = _Busy()
+        at.shared(self._clock())
+        at.under_way += 1
 
     def end(self, url: str) -> None:
-        self._busy[url] -= 1
-        if not self._busy[url]:
+        at = self._busy[url]
+        at.shared(self._clock())
+        at.under_way -= 1
+        if not at.under_way:
             del self._busy[url]
+
+    def turn(self, url: str) -> Turn:
+        """That of a request which has just begun."""
+        return Turn(self._busy[url], self._clock)
 
     def worked(self, url: str, model: str) -> None:
         if self._circuits:
@@ -88,7 +131,8 @@ class Board:
             del self._circuits[key]
 
     def under_way(self, url: str) -> int:
-        return self._busy.get(url, 0)
+        at = self._busy.get(url)
+        return at.under_way if at is not None else 0
 
     def _is_open(self, key: Key, now: float) -> bool:
         at = self._circuits.get(key)

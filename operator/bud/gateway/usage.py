@@ -15,14 +15,20 @@ from bud.gateway.prices import Published
 MOST_TOKENS = 100_000_000
 """No request of which an upstream tells more is believed."""
 
+_GRAIN = Decimal("1e-9")
+
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens in and out; None while the upstream has not told. `cached` are those of the input out of a cache."""
+    """Tokens in and out; None while the upstream has not told. `cached` are those of the input out of a cache.
+
+    `seconds` are the request's share of the time of the address that answered; None while it goes on.
+    """
 
     input: int | None = None
     output: int | None = None
     cached: int = 0
+    seconds: float | None = None
 
     def read(self, told: object) -> None:
         """From the `usage` object of chat, completions, embeddings or responses; what cannot be meant says nothing."""
@@ -54,6 +60,13 @@ def _count(told: Mapping[str, Any], *names: str, other: int | None) -> int | Non
     return found if is_meant else other
 
 
+def is_known(price: Price | Published | None, usage: Usage) -> bool:
+    """Whether all has been told that a cost depends on."""
+    by_tokens = price is not None and (price.input is not None or price.output is not None)
+    by_time = isinstance(price, Price) and bool(price.hour)
+    return not (by_tokens and usage.input is None) and not (by_time and usage.seconds is None)
+
+
 def priced(price: Price | Published | None, usage: Usage) -> Decimal | None:
     """US dollars; None where no price is known."""
     if price is None:
@@ -61,7 +74,10 @@ def priced(price: Price | Published | None, usage: Usage) -> Decimal | None:
     read, written = usage.input or 0, usage.output or 0
     if isinstance(price, Published):
         return price.cost(input_tokens=read, cached_tokens=usage.cached, output_tokens=written)
-    return ((price.input or Decimal(0)) * read + (price.output or Decimal(0)) * written) / 1000 + price.request
+    found = ((price.input or Decimal(0)) * read + (price.output or Decimal(0)) * written) / 1000 + price.request
+    if price.hour and usage.seconds:
+        found += (price.hour * Decimal(usage.seconds) / 3600).quantize(_GRAIN)
+    return found
 
 
 def cost(price: Price | Published | None, usage: Usage) -> float | None:

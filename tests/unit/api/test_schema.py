@@ -69,7 +69,7 @@ def test_a_rule_names_the_remedy_and_a_status_has_no_defaults_but_that_nobody_wr
 
 SURFACE = {
     "Model": "bmodel models Namespaced spec: credentialsSecretRef format metadata serviceAccountName sha256 source storage task",
-    "Deployment": "mdep deployments Namespaced spec: adapters args autoScaling env image modelRef nodeSelector priorityClassName replicas "
+    "Deployment": "mdep deployments Namespaced spec: adapters args autoScaling capabilities contextLength env image maxOutputTokens modelRef nodeSelector pricing priorityClassName replicas "
     "resources rollout runtimeRef selector stopped template tolerations updatePolicy",
     "Runtime": "brt runtimes Cluster spec: accelerator adapters answerCheck args command description drainSeconds env formats gpuVendors healthPath image metricsPath "
     "port priority sharedMemory startupSeconds tasks writablePaths",

@@ -271,8 +271,16 @@ def test_a_changed_spec_or_the_policy_auto_brings_the_new_release(spec: dict[str
     assert images(view(spec, app=known.app)) == {"bud:1"}
 
 
-@pytest.mark.parametrize("spec", [{"replicas": 7}, {"autoScaling": {"maxReplicas": 9}}, {"stopped": True}])
-def test_scaling_brings_no_new_release(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"replicas": 7},
+        {"autoScaling": {"maxReplicas": 9}},
+        {"stopped": True},
+        {"pricing": {"perRequest": 1}, "capabilities": ["chat"], "contextLength": 9, "maxOutputTokens": 9},
+    ],
+)
+def test_scaling_and_what_callers_are_told_bring_no_new_release(spec: dict[str, Any]) -> None:
     assert images(view(spec, app=started().app)) == {"old:1", "bud:0"}
 
 

@@ -313,3 +313,8 @@ def test_the_reason_why_pods_are_not_ready(pods: list[Pod], reason: str, message
 )
 def test_pods_that_merely_start_or_have_recovered_are_no_trouble(pods: list[Pod]) -> None:
     assert diagnose(pods) is None
+
+
+def test_the_task_that_is_served_is_told_and_stays_so_while_nothing_can_be_planned() -> None:
+    assert ACTIVE.task == "text-generation"
+    assert look(view(app=app()), error=WaitingError("no", reason="No"), previous=ACTIVE).task == "text-generation"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
+from decimal import Decimal
+from typing import Any, get_args
 
 import pytest
 
+from bud.api.model import Task
 from bud.gateway.build import Built, Objects, build
 from bud.gateway.catalog import Price, Served
 from bud.gateway.prices import Published
@@ -138,6 +140,7 @@ def test_a_credential_that_no_header_can_hold_is_told_by_its_field_and_never_sen
         (made("Route", "r", {"targets": [{"providerRef": {"name": "gone"}}]}), "nothing is called Provider gone, model r"),
         (offer("p", "x", baseURL="http://169.254.169.254/v1"), "169.254.169.254 is no address of the internet; to allow it, set --allow-upstream"),
         (offer("p", "x", baseURL="http://a:99999/v1"), "spec.baseURL: "),
+        (made("Deployment", "d", {"modelRef": {"name": "m"}, "pricing": {"perGPUHour": 2}}), "perGPUHour needs spec.resources.gpu"),
         (made("APIKey", "k"), "neither spec.hash nor a Secret"),
         (made("APIKey", "k", {"hash": HASH}) | {"metadata": {"name": "k", "namespace": "other"}}, "namespace 'other' is no Project's"),
     ],
@@ -162,6 +165,22 @@ def test_a_price_of_ones_own_wins_over_the_published_one_and_an_unknown_model_ha
     assert isinstance(found[0].price, Price) and found[0].price.input == 1
     assert isinstance(found[1].price, Published) and found[1].context_length == 128_000
     assert found[2].price is None
+
+
+def test_a_deployment_and_its_adapters_cost_and_can_do_what_it_says() -> None:
+    pricing = {"inputTokensPer1k": "0.5", "perGPUHour": "1.25"}
+    said = {"pricing": pricing, "capabilities": ["chat", "vision"], "contextLength": 4096, "maxOutputTokens": 512}
+    own = CHAT | {"spec": CHAT["spec"] | said | {"resources": {"gpu": 4}}}
+    for name in ("chat", "law"):
+        (target,) = served(own, name=name).targets
+        assert target.price == Price(Decimal("0.5"), None, Decimal(0), Decimal(5))
+        assert (target.capabilities, target.context_length, target.max_output_tokens) == (("chat", "vision"), 4096, 512)
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_what_a_deployment_can_do_follows_from_the_task_of_its_model(task: str) -> None:
+    (target,) = served(CHAT | {"status": CHAT["status"] | {"task": task}}, name="chat").targets
+    assert target.capabilities
 
 
 def test_tokens_out_of_a_cache_cost_what_they_cost() -> None:

@@ -59,10 +59,11 @@ CHEAP, DEAR = Price(Decimal(1), Decimal(2), Decimal("0.5")), Price(Decimal(10))
         (Served("m", (target(DEAR),), price=CHEAP), "2.9"),
         (Served("m", (target(None),)), None),
         (Served("m", (target(Price()),)), None),
+        (Served("m", (target(Price(hour=Decimal(9))),)), "0"),
     ],
 )
 def test_the_dearest_that_may_answer_counts(served: Served, cost: str | None) -> None:
-    assert may_cost(served, Estimate(400, 1000)) == (Decimal(cost) if cost else None)
+    assert may_cost(served, Estimate(400, 1000)) == (Decimal(cost) if cost is not None else None)
 
 
 def test_what_uploads_take_is_what_they_took_of_late() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bud.gateway.catalog import Served, Target
-from bud.gateway.route import Board, order
+from bud.gateway.route import Board, Turn, order
 
 PODS = tuple(f"http://10.0.0.{number}/v1" for number in range(8))
 CHAT = Target("chat", "bud", "chat", PODS)
@@ -126,3 +126,21 @@ def test_fallbacks_come_first_while_the_targets_rest(resting: tuple[Target, ...]
 
 def test_nothing_without_an_address_is_asked() -> None:
     assert tried(Served("r", (replace(A, urls=()),), (replace(B, urls=()),)), Board()) == []
+
+
+def test_requests_share_the_time_of_an_address_and_all_shares_are_the_time_that_it_was_busy() -> None:
+    now = [0.0]
+    board = Board(lambda: now[0])
+    turns: dict[str, Turn] = {}
+    found: dict[str, float] = {}
+    for at, name in ((100, "a"), (104, "b"), (106, "c"), (109, "a"), (110, "b"), (112, "c"), (150, "d"), (151, "d")):
+        now[0] = at
+        if name in turns:
+            found[name] = turns[name].seconds()
+            board.end("u")
+        else:
+            board.begin("u")
+            turns[name] = board.turn("u")
+    assert found == pytest.approx({"a": 4 + 1 + 1, "b": 1 + 1 + 0.5, "c": 1 + 0.5 + 2, "d": 1})
+    now[0] = 999.0
+    assert turns["d"].seconds() == pytest.approx(1)

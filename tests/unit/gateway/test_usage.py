@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from bud.gateway.usage import MOST_TOKENS, Usage
+from bud.gateway.catalog import Price
+from bud.gateway.usage import MOST_TOKENS, Usage, is_known, priced
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,28 @@ def test_what_is_read(told: Any, read: tuple[int | None, int | None, int]) -> No
     usage = Usage()
     usage.read(told)
     assert (usage.input, usage.output, usage.cached) == read
+
+
+TOKENS, TIME = Price(Decimal(2), Decimal(4)), Price(hour=Decimal(36))
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "known", "cost"),
+    [
+        pytest.param(None, Usage(1000, 500), True, None, id="no price"),
+        pytest.param(TOKENS, Usage(1000, 500, seconds=9.0), True, "4", id="tokens alone"),
+        pytest.param(TOKENS, Usage(seconds=9.0), False, "0", id="tokens that nobody told"),
+        pytest.param(TIME, Usage(seconds=0.25), True, "0.0025", id="time alone"),
+        pytest.param(TIME, Usage(1000, 500), False, "0", id="time that is not over"),
+        pytest.param(TIME, Usage(seconds=1e-6), True, "0.00000001", id="hardly any time"),
+        pytest.param(
+            Price(Decimal(2), None, Decimal(1), Decimal(36)), Usage(1000, 5, seconds=1.0), True, "3.01", id="all"
+        ),
+        pytest.param(Price(request=Decimal(1)), Usage(), True, "1", id="a request, whatever it takes"),
+    ],
+)
+def test_a_cost_is_the_sum_of_all_that_has_a_price(
+    price: Price | None, usage: Usage, known: bool, cost: str | None
+) -> None:
+    assert is_known(price, usage) is known
+    assert priced(price, usage) == (Decimal(cost) if cost is not None else None)
