@@ -174,7 +174,7 @@ async def reconcile_provider(context: Context, namespace: str, name: str) -> flo
     verdict = offers.provider_verdict(spec, lacking, accepted=accepted)
     after = ProviderStatus(
         observed_generation=owner.data.generation,
-        phase=None if verdict.ready else "Unhealthy",
+        phase="Configured" if verdict.ready else "Unhealthy",
         conditions=_conditions(context, owner, verdict, previous.conditions),
     )
     await report(context, owner, before=previous, after=after, trouble=not verdict.ready)

@@ -26,7 +26,8 @@ from bud.api.limits import FIRST_BYTE, Capabilities, Pricing, Tokens
 ProviderKind = Literal[
     "OpenAI", "AzureOpenAI", "Together", "Fireworks", "XAI", "OpenAICompatible", "Anthropic", "Google", "Bedrock"
 ]
-ProviderPhase = Literal["Healthy", "Unhealthy"]
+ProviderPhase = Literal["Configured", "Unhealthy"]
+"""Healthy is none of them: whether a provider answers, only gateways know, and they write no status."""
 BaseUrl = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 
 
@@ -93,7 +94,7 @@ class ProviderStatus(Status):
     """What is known of the provider."""
 
     observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
-    phase: ProviderPhase | None = Field(None, description="Healthy or Unhealthy.")
+    phase: ProviderPhase | None = Field(None, description="Configured, or Unhealthy where something lacks.")
     conditions: Conditions = ()
 
 
@@ -107,7 +108,7 @@ PROVIDER = Kind(
     description="An API outside the cluster, and the models that it offers.",
     columns=(
         Column("Kind", ".spec.kind", description="Whose API it is."),
-        Column("Phase", ".status.phase", description="Healthy or Unhealthy."),
+        Column("Phase", ".status.phase", description="Configured, or Unhealthy where something lacks."),
         REASON,
         AGE,
         MESSAGE,
