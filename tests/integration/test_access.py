@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import re
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from bud.kube.kinds import ledger_name
+from bud.access.key import identity
+from bud.kube.kinds import OWNER_NAME, ledger_name
 from bud.ledger import DATA, LABEL, PROJECT, Account, Book, render
 from tests.cluster.handle import Cluster
-from tests.integration.chart import of_kind, permitted, rendered
+from tests.integration.chart import ROOT, documents, of_kind, permitted, rendered
 from tests.operator_process import OperatorProcess, operator_process
 from tests.waiting import eventually, is_equal
 from tests.world import World
@@ -158,6 +160,44 @@ def test_providers_tell_of_credentials_and_routes_of_targets(team: World) -> Non
     team.apply(ours("Provider", "later", kind="OpenAICompatible", baseURL="http://x/v1", models=[{"name": "m"}]))
     team.await_reason("broute", "chat", "Configured")
     team.await_reason("bprov", "openai", "Configured")
+    assert team.get("bprov", "openai")["status"]["phase"] == "Configured"
+
+
+@pytest.mark.usefixtures("project")
+def test_a_key_that_was_backed_up_is_the_same_key_after_a_restore(team: World) -> None:
+    key = ours("APIKey", "kept")
+    team.apply(key)
+    team.await_phase("bkey", "kept", "Active")
+    before = team.get("bkey", "kept")["status"]["hashes"]
+    guide = (ROOT / "docs/operations.md").read_text()
+    found = re.search(r"jq '(.*)' > keys.json", guide)
+    assert found
+    (secret,) = team.find_by(f"{OWNER_NAME}={identity(team.namespace, 'kept')}", "secrets")
+    for field in re.findall(r'"(\w+)"', found[1]):
+        del secret["metadata"][field]
+    team.kubectl("delete", "bkey", "kept")
+    team.kubectl("delete", "secret", "kept", "--ignore-not-found")
+    team.apply(secret)
+    team.apply(key)
+    team.await_phase("bkey", "kept", "Active")
+    assert team.get("bkey", "kept")["status"]["hashes"] == before
+    assert (
+        team.get("secret", "kept")["metadata"]["ownerReferences"][0]["uid"]
+        == team.get("bkey", "kept")["metadata"]["uid"]
+    )
+
+
+@pytest.mark.usefixtures("project")
+def test_the_examples_of_the_gateway_are_ready_once_what_they_name_is_there(team: World) -> None:
+    team.kubectl("delete", "bkey,bprov,broute", "--all")
+    found = [
+        item for path in sorted((ROOT / "examples/gateway").glob("*.yaml")) for item in documents(path.read_text())
+    ]
+    team.kubectl("create", "secret", "generic", "openai", "--from-literal=apiKey=k")
+    team.apply(*(item for item in found if item["kind"] != "Project"))
+    team.kubectl("apply", "-f", str(ROOT / "examples/chat.yaml"))
+    options = ("--for=condition=Ready", "bkey/alice", "bprov/openai", "broute/assistant", "--timeout=60s")
+    team.kubectl("wait", *options)
 
 
 def _usage(team: World, project: str) -> dict[str, Any]:

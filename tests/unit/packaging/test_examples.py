@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from bud.api import API_VERSION, KINDS
+from bud.gateway.build import Objects, build
+from bud.gateway.models import may_name
+from bud.gateway.reach import Reach
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
@@ -33,6 +36,25 @@ def test_the_model_of_every_deployment_is_in_the_same_folder(folder: str) -> Non
     wanted = {part["modelRef"]["name"] for spec in specs for part in (spec, *spec.get("adapters", ()))}
     assert wanted
     assert wanted <= models
+
+
+def test_the_examples_of_the_gateway_are_served_by_it() -> None:
+    found, folder = Objects(), ROOT / "examples/gateway"
+    for document in (
+        item for path in (*folder.glob("*.yaml"), ROOT / "examples/chat.yaml") for item in documents(path)
+    ):
+        if document["kind"] != "Model":
+            status = {"hashes": [{"hash": "a" * 64}]} if document["kind"] == "APIKey" else {}
+            namespace = {} if document["kind"] == "Project" else {"namespace": "team"}
+            found.add(document | {"metadata": document["metadata"] | namespace, "status": status})
+    secret = {"kind": "Secret", "metadata": {"name": "openai", "namespace": "team"}, "stringData": {"apiKey": "k"}}
+    found.add(secret)
+    built = build(found, Reach())
+    assert not built.troubles
+    (key,) = built.catalog.keys.values()
+    assert {name for name in built.catalog.names["team"] if may_name(key, name)} == {"assistant", "qwen2.5-0.5b"}
+    served = built.catalog.names["team"]["assistant"]
+    assert [target.id for target in (*served.targets, *served.fallbacks)] == ["qwen2.5-0.5b", "openai/gpt-4o-mini"]
 
 
 def test_the_first_examples_need_no_gpu_and_no_secret() -> None:
