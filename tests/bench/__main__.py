@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"how often; usually {PAIRS}")
     given, load = parser.parse_args(), report.loads()
     if given.large:
-        report.write("bench-large", [("How the cost grows", asyncio.run(large.table()))], load=load)
+        report.write(
+            "bench-large", [("How the cost grows", asyncio.run(large.table()))], load=load, about=report.cluster()
+        )
         return
     deployments = report.table(report.rows(asyncio.run(_bench(given.number, given.pairs))))
     # In a process of its own: the peak that Linux tells of a child is never below what its parent had.
@@ -64,7 +66,7 @@ def main() -> None:
         ("Deployments", deployments),
         ("Downloads (goal: 0.8 of curl's speed, 150 MB)", f"    {_indented(downloads)}\n"),
     ]
-    report.write("bench", sections, load=load)
+    report.write("bench", sections, load=load, about=report.cluster())
 
 
 def _indented(text: str) -> str:

@@ -21,6 +21,14 @@ Row = tuple[str, str, str]
 """What was measured, what came out, and the goal."""
 
 
+def cluster() -> str:
+    """What bounds a run against an API server."""
+    return (
+        f"Kubernetes {KUBERNETES}. In both runs {CONCURRENCY} writers make the owners, and {CONCURRENCY} workers all else. The controller manager and the\n"
+        f"scheduler are allowed {QPS} requests a second (burst {BURST}): that bounds the time until Deployments are Active.\n"
+    )
+
+
 def say(line: str) -> None:
     """Prints at once."""
     print(line, flush=True)
@@ -39,7 +47,7 @@ def machine() -> str:
     assert memory is not None
     return (
         f"{os.cpu_count()} cores ({model[1] if model else platform.machine()}), {int(memory[1]) / _MIB:.0f} GiB of memory, "
-        f"Linux {platform.release()}, Python {platform.python_version()}, Kubernetes {KUBERNETES}"
+        f"Linux {platform.release()}, Python {platform.python_version()}"
     )
 
 
@@ -117,18 +125,13 @@ def table(found: Sequence[Row]) -> str:
     return f"| What | Measured | Goal |\n|---|---|---|\n{lines}"
 
 
-def write(part: str, sections: Sequence[tuple[str, str]], *, load: str) -> None:
+def write(part: str, sections: Sequence[tuple[str, str]], *, load: str, about: str = "") -> None:
     """Prints the sections and puts them into the page, in place of what an earlier run of the same part wrote.
 
-    `load` is the machine's when the run began.
+    `load` is the machine's when the run began; `about` is what else must be known.
     """
     day = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    text = (
-        f"Measured {day} on {machine()}.\n"
-        f"Load averages: {load} at the start, {loads()} at the end.\n"
-        f"In both runs {CONCURRENCY} writers make the owners, and {CONCURRENCY} workers all else. The controller manager and the scheduler are\n"
-        f"allowed {QPS} requests a second (burst {BURST}): that bounds the time until Deployments are Active.\n"
-    )
+    text = f"Measured {day} on {machine()}.\nLoad averages: {load} at the start, {loads()} at the end.\n{about}"
     text += "".join(f"\n### {title}\n\n{body}" for title, body in sections)
     say(text)
     page = _PAGE.read_text()

@@ -9,26 +9,29 @@ import asyncio
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from tests.bench import report
-from tests.bench.gateway.load import Run, load
+from tests.bench.gateway.load import load
 from tests.bench.stage import usage
 from tests.gateway_process import KEY, GatewayProcess, key, project, provider
 from tests.tiny_engine import free_port
 
 SECONDS = 8.0
 _CORE, _OTHERS = {0}, {1}
+_LOADS = ((1, False), (16, False), (64, False), (16, True), (64, True))
+"""Connections, and whether streams are asked for."""
+_HALVES = ((16, False), (64, True))
+_UPSTREAM, _BARE = "the upstream itself", "bare relay"
 _LIMITS = {"requestsPerMinute": 10_000_000, "tokensPerMinute": 10_000_000_000, "requestsPerDay": 10_000_000_000}
 
 
@@ -117,7 +120,7 @@ def _bare(url: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--no-access-log", "--lifespan", "on"]
     with _program([*command, "tests.bench.gateway.bare:app"], core=_CORE, BENCH_UPSTREAM=url) as process:
         _await(port, "/", process)
-        yield Server("bare relay", port, process.pid)
+        yield Server(_BARE, port, process.pid)
 
 
 @contextmanager
@@ -140,61 +143,103 @@ def _litellm(folder: Path, url: str) -> Iterator[Server]:
         yield Server("LiteLLM", port, process.pid, key="sk-bench")
 
 
-def _ms(values: list[float], part: float) -> str:
-    ordered = sorted(values)
-    return f"{1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))]:.2f}"
+@dataclass
+class Figures:
+    """What was measured of one server: by connections, and whether streams were asked for.
+
+    `busy` is requests a second and the CPU of each in microseconds; `half` the seconds at half of that rate, and those
+    of the upstream itself at the same rate; `memory` is in bytes.
+    """
+
+    busy: dict[tuple[int, bool], tuple[float, float]] = field(default_factory=dict)
+    half: dict[tuple[int, bool], tuple[list[float], list[float]]] = field(default_factory=dict)
+    memory: int = 0
 
 
-async def _busy(server: Server, *, connections: int, stream: bool) -> tuple[Run, float]:
-    """As fast as it goes; and the CPU of each request, in microseconds."""
+async def _busy(server: Server, *, connections: int, stream: bool) -> tuple[float, float]:
+    """As fast as it goes: requests a second, and the CPU of each in microseconds."""
     asked = request(server, stream=stream)
     await load(server.port, asked, connections=connections, seconds=1.0)
     before = usage(server.pid).cpu
     run = await load(server.port, asked, connections=connections, seconds=SECONDS)
     assert not run.failed, f"{server.name}: {run.failed} of {len(run.whole)} failed"
-    return run, 1e6 * (usage(server.pid).cpu - before) / len(run.whole)
+    return run.rate, 1e6 * (usage(server.pid).cpu - before) / len(run.whole)
 
 
-async def _measure(server: Server) -> list[str]:
-    rows = []
-    rates: dict[tuple[int, bool], float] = {}
-    for connections, stream in ((1, False), (16, False), (64, False), (16, True), (64, True)):
-        run, cpu = await _busy(server, connections=connections, stream=stream)
-        rates[connections, stream] = run.rate
-        what = f"{'streams of 50 chunks' if stream else 'JSON'}, {connections} connections"
-        rows.append(f"| {server.name} | {what} | {run.rate:,.0f} | {cpu:,.0f} | | | |\n")
-    for connections, stream in ((16, False), (64, True)):
-        rate = rates[connections, stream] / 2
-        run = await load(
-            server.port, request(server, stream=stream), connections=connections, seconds=SECONDS, rate=rate
-        )
-        what = f"{'streams' if stream else 'JSON'}, {connections} connections, half load"
-        times = run.first if stream else run.whole
-        rows.append(
-            f"| {server.name} | {what} | {run.rate:,.0f} | | {1000 * statistics.median(times):.2f} | {_ms(times, 0.99)} | "
-            f"{usage(server.pid).memory / 1e6:.0f} |\n"
-        )
-    for row in rows:
-        print(row, end="", flush=True)
-    return rows
+async def _paced(server: Server, *, connections: int, stream: bool, rate: float) -> list[float]:
+    """Seconds to the whole answer, or of streams to its first bytes, at a rate."""
+    run = await load(server.port, request(server, stream=stream), connections=connections, seconds=SECONDS, rate=rate)
+    return run.first if stream else run.whole
+
+
+async def _measure(server: Server, upstream: Server) -> Figures:
+    found = Figures()
+    for connections, stream in _LOADS:
+        found.busy[connections, stream] = await _busy(server, connections=connections, stream=stream)
+        rate, cpu = found.busy[connections, stream]
+        report.say(f"{server.name}: {_load(connections, stream)}: {rate:,.0f} requests/s, {cpu:,.0f} us of CPU each")
+    for connections, stream in _HALVES:
+        rate = found.busy[connections, stream][0] / 2
+        both = [await _paced(one, connections=connections, stream=stream, rate=rate) for one in (server, upstream)]
+        found.half[connections, stream] = both[0], both[1]
+    found.memory = usage(server.pid).memory
+    return found
+
+
+def _load(connections: int, stream: bool) -> str:
+    return f"{'streams of 50 chunks' if stream else 'JSON'}, {connections} connection{'s'[: connections > 1]}"
+
+
+def _ms(values: list[float], part: float) -> float:
+    ordered = sorted(values)
+    return 1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def _fastest(found: Mapping[str, Figures]) -> str:
+    """Requests a second and CPU, beside the bare relay's."""
+    lines = ["| Load | What | requests/s | CPU of each | to the bare relay's |\n|---|---|---|---|---|\n"]
+    for at in _LOADS:
+        for name, figures in found.items():
+            rate, cpu = figures.busy[at]
+            ratio = f"{cpu / found[_BARE].busy[at][1]:.2f}x" if name != _UPSTREAM else ""
+            lines.append(f"| {_load(*at)} | {name} | {rate:,.0f} | {cpu:,.0f} us | {ratio} |\n")
+    return "".join(lines)
+
+
+def _latency(found: Mapping[str, Figures]) -> str:
+    """What each adds to the upstream's own time at half of the rate that it can do."""
+    lines = ["| Load | What | requests/s | added p50 | added p99 | memory |\n|---|---|---|---|---|---|\n"]
+    for at in _HALVES:
+        for name, figures in found.items():
+            if name == _UPSTREAM:
+                continue
+            its, bare = figures.half[at]
+            p50, p99 = (_ms(its, part) - _ms(bare, part) for part in (0.5, 0.99))
+            rate, memory = figures.busy[at][0] / 2, figures.memory / 1e6
+            lines.append(f"| {_load(*at)} | {name} | {rate:,.0f} | {p50:.2f} ms | {p99:.2f} ms | {memory:.0f} MB |\n")
+    return "".join(lines)
 
 
 def main() -> None:
     load_before = report.loads()
     os.sched_setaffinity(0, _OTHERS)
+    found = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = stack.enter_context(_program([sys.executable, "-m", "tests.bench.gateway.upstream"], core=_OTHERS))
         assert model.stdout is not None
-        port = int(model.stdout.readline())
-        url = f"http://127.0.0.1:{port}/v1"
-        rows = asyncio.run(_measure(Server("the upstream itself", port, model.pid)))
+        upstream = Server(_UPSTREAM, int(model.stdout.readline()), model.pid)
+        url = f"http://127.0.0.1:{upstream.port}/v1"
+        found[_UPSTREAM] = asyncio.run(_measure(upstream, upstream))
         many = _gateway(folder / "many", url, others=1000)
         for made in (_bare(url), _gateway(folder / "objects", url), many, _litellm(folder, url)):
             with made as server:
-                rows += asyncio.run(_measure(server))
-    head = "| What | Load | requests/s | CPU us each | p50 ms | p99 ms | memory MB |\n|---|---|---|---|---|---|---|\n"
-    report.write("bench-gateway", [("JSON and streams", head + "".join(rows))], load=load_before)
+                found[server.name] = asyncio.run(_measure(server, upstream))
+    sections = [
+        ("As fast as it goes", _fastest(found)),
+        ("At half of that: whole answers, and the first bytes of streams", _latency(found)),
+    ]
+    report.write("bench-gateway", sections, load=load_before)
 
 
 if __name__ == "__main__":
