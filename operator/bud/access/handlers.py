@@ -7,6 +7,7 @@ import string
 from typing import TypeVar
 
 from bud.access import key, offers, project
+from bud.api import PROJECT
 from bud.api.api_key import APIKeySpec, APIKeyStatus
 from bud.api.base import Condition, Status
 from bud.api.base import Resource as Spec
@@ -89,8 +90,12 @@ async def _bind(context: Context, owner: Seen) -> BudError | None:
     namespace = project.namespace_of(owner)
     holder = _project_of(context, namespace)
     other = holder if holder is not None and holder.uid != owner.uid else None
-    for child in context.store.all(ROLE_BINDINGS):
-        if child.owner_name == project.identity(owner.name) and (other is not None or child.namespace != namespace):
+    owners = {project.identity(one.name) for one in context.store.all(PROJECTS)}
+    for child in [one for one in context.store.all(ROLE_BINDINGS) if one.owner_kind == PROJECT.kind]:
+        is_its = child.owner_name == project.identity(owner.name)
+        # Of a Project that is gone, which Kubernetes deletes when it comes to it.
+        is_left = child.namespace == namespace and child.owner_name not in owners
+        if is_left or (is_its and (other is not None or child.namespace != namespace)):
             await context.writer.delete(child)
     if other is not None:
         return project.taken(namespace, other.name)
