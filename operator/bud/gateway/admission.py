@@ -92,7 +92,8 @@ class Admission:
 
     async def take(self, request: Request, key: Key, *, tokens: int = 0) -> Grant:
         """A part of `admit`: by limits alone. Raises `Limited`."""
-        now, request.untaken = request.began, ()
+        # By now: a body may have come for hours.
+        now, request.untaken = self._clock(), ()
         if self._over_all is None or not key.meters:
             grant = self._counters.take(key.meters, tokens=tokens, now=now, times=self._times)
         else:
@@ -104,7 +105,7 @@ class Admission:
         """A part of `admit`: by budgets alone. Raises `Limited` and `Unavailable`."""
         if key.budget is None and key.project.budget is None:
             return None
-        return await self._budgets.reserve(key, may_cost(served, thought), now=request.began)
+        return await self._budgets.reserve(key, may_cost(served, thought), now=self._clock())
 
     def look(self, request: Request, key: Key) -> None:
         """What the answer may tell of limits until something is taken: as far as is known without asking."""

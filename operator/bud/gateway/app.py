@@ -109,7 +109,7 @@ class Gateway:
         beside.loop("the probing of addresses", Health(relay.board, lambda: self.catalog, relay.probe).run)
         await self.admission.open()
         beside.loop("the noting of use", self.naps.run)
-        self._inference = Inference(self.admission, relay, self.naps, self.clock)
+        self._inference = Inference(self.admission, relay, self.naps, clock=self.clock, catalog=lambda: self.catalog)
         self._uploads = Uploads(self.admission, self._inference)
         self._realtime = Realtime(self.admission, relay, self.naps, clock=self.clock, catalog=lambda: self.catalog)
         await send({"type": "lifespan.startup.complete"})
@@ -179,7 +179,7 @@ class Gateway:
         serves = self._uploads if where.endpoint in FORMS else self._inference
         if serves is None:
             raise Unavailable("the gateway is starting")
-        await serves.serve(self.catalog, request, key, where)
+        await serves.serve(request, key, where)
 
     async def _join(self, request: Request, send: Send) -> None:
         key = key_of(request, self.catalog)

@@ -24,9 +24,13 @@ def authenticate(headers: Mapping[bytes, bytes], catalog: Catalog, *, now: float
             "no API key was given: send the header Authorization: Bearer YOUR_API_KEY",
             headers={"www-authenticate": "Bearer"},
         )
+    return known(catalog, hashlib.sha256(given).hexdigest(), now=now)
+
+
+def known(catalog: Catalog, digest: str, *, now: float) -> Key:
+    """The key of a hash. Raises as `authenticate` does."""
     if catalog.fault:
         raise Unavailable(catalog.fault, code="keys_unknown")
-    digest = hashlib.sha256(given).hexdigest()
     key = catalog.keys.get(digest)
     if key is None or not hmac.compare_digest(key.hash, digest):
         raise Unauthenticated("the API key is not known; it may have been revoked")

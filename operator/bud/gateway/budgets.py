@@ -93,7 +93,7 @@ class Budgets:
         else:
             leases = await self._of_new_leases(wants, cost, now=now)
         self._top_up(wants, leases)
-        return Hold(tuple(leases), cost, self._today(now))
+        return Hold(tuple(leases), cost, self._today(self._clock()))
 
     async def _of_new_leases(self, wants: Sequence[tuple[Desk, Want]], cost: Decimal, *, now: float) -> list[Lease]:
         leases = list[Lease]()

@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +23,7 @@ _IDLE_SECONDS = 60.0
 _NEXT_ADDRESS_SECONDS = 0.25
 """Until the next address of a name is tried beside the first, as RFC 8305 has it."""
 _NAME_SECONDS = 10.0
+_LOST_SECONDS = 1.0
 _MOST_PLACES = 10_000
 _AGENT = "User-Agent: bud-gateway\r\n"
 
@@ -71,8 +71,13 @@ class Client:
         head = _head(method, place, headers, length=length)
         connection = self._kept(place)
         if connection is not None and isinstance(body, bytes):
-            with suppress(Lost):
+            since = connection.loop.time()
+            try:
                 return await _begun(connection, connection.ask(head, body))
+            except Lost:
+                # What was worked on for a while was not lost on its way.
+                if connection.loop.time() - since > _LOST_SECONDS:
+                    raise
             connection = None
         connection = connection or await self._connected(place)
         return await _begun(connection, connection.ask(head, body, length=length))

@@ -13,6 +13,8 @@ from bud.gateway.prices import Published
 from bud.gateway.usage import Usage, priced
 
 _WEIGHT = 0.1
+_MEAN = frozenset({"chat/completions", "completions", "responses"})
+"""Endpoints that write as much as their model sees fit, unless somebody bounds it."""
 _BYTES_PER_TOKEN = 4
 """Roughly."""
 _INLINE = re.compile(rb'"data:[^",]*;base64,[^"]*"')
@@ -31,14 +33,15 @@ NOTHING = Estimate()
 
 
 class Usual:
-    """What requests for each model of a project take of late, where nothing of a request tells."""
+    """What requests for each model of a project take of late, where nothing of a request tells; `first` before any."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Estimate = NOTHING) -> None:
+        self._first = float(first.input), float(first.output)
         self._means: dict[tuple[str, str], tuple[float, float]] = {}
 
     def of(self, project: str, model: str) -> Estimate:
-        """The mean; nothing before the first."""
-        return Estimate(*map(round, self._means.get((project, model), (0.0, 0.0))))
+        """The mean."""
+        return Estimate(*map(round, self._means.get((project, model), self._first)))
 
     def add(self, project: str, model: str, usage: Usage) -> None:
         """Learns of one more, if its upstream told."""
@@ -50,17 +53,25 @@ class Usual:
         self._means[project, model] = read, written
 
 
-def estimate(body: Mapping[str, Any], text: bytes, *, mean: int) -> Estimate:
+def estimate(endpoint: str, body: Mapping[str, Any], text: bytes, *, mean: int) -> Estimate:
     """What a request in JSON may take; `mean` is how long its model's answers are, for those that nobody bounds."""
     if "document" in body:
         return Estimate(len(body.get("prompt") or "") // _BYTES_PER_TOKEN)
     most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     if most is None:
-        most = mean if "messages" in body or "prompt" in body else 0
+        most = mean if endpoint in _MEAN else 0
     length = len(text)
     if b'"data:' in text:
         length -= sum(len(found.group()) for found in _INLINE.finditer(text))
-    return Estimate(length // _BYTES_PER_TOKEN, int(most) * int(body.get("n") or 1))
+    return Estimate(length // _BYTES_PER_TOKEN, int(most) * _answers(endpoint, body))
+
+
+def _answers(endpoint: str, body: Mapping[str, Any]) -> int:
+    """How many answers are written, also those of which the best are chosen."""
+    number = max(int(body.get("n") or 1), int(body.get("best_of") or 1))
+    prompt = body.get("prompt")
+    are_many = endpoint == "completions" and isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return number * len(prompt) if are_many and prompt is not None else number
 
 
 def may_cost(served: Served, thought: Estimate) -> Decimal | None:

@@ -15,11 +15,12 @@ from typing import Any
 
 from bud.gateway.admission import Admission, Admitted
 from bud.gateway.asks import FORMS, check_form
-from bud.gateway.catalog import Catalog, Key, Target
+from bud.gateway.call import Call
+from bud.gateway.catalog import Key, Target
 from bud.gateway.cut import Cut
 from bud.gateway.estimate import NOTHING, Usual
 from bud.gateway.idempotency import Kept, digest_of
-from bud.gateway.inference import Call, Inference, deadline
+from bud.gateway.inference import Inference, deadline
 from bud.gateway.models import find
 from bud.gateway.multipart import Part, Scanner, boundary, content_type
 from bud.gateway.paths import Place
@@ -224,7 +225,7 @@ class Uploads:
         self._inference = inference
         self._usual = Usual()
 
-    async def serve(self, catalog: Catalog, request: Request, key: Key, where: Place) -> None:
+    async def serve(self, request: Request, key: Key, where: Place) -> None:
         """Answers the request. Raises `Refusal` while nothing was answered yet, and `Gone`."""
         mark = boundary(request.headers.get(b"content-type", b""))
         told = request.headers.get(b"content-length", b"")
@@ -234,22 +235,20 @@ class Uploads:
         form = Form(request.receive, mark, where.endpoint, hashed=once is not None)
         try:
             if once is None:
-                await self._serve(catalog, request, key, where, form=form)
+                await self._serve(request, key, where, form=form)
             else:
-                await self._serve_once(catalog, request, key, where, form=form, once=once)
+                await self._serve_once(request, key, where, form=form, once=once)
         finally:
             form.close()
 
-    async def _serve_once(
-        self, catalog: Catalog, request: Request, key: Key, where: Place, *, form: Form, once: bytes
-    ) -> None:
+    async def _serve_once(self, request: Request, key: Key, where: Place, *, form: Form, once: bytes) -> None:
         kept, is_new = await self._admission.once.begin(key.uid, once, now=request.began)
         if not is_new:
             await self._replay(request, form, kept)
             return
         request.kept = kept
         try:
-            await self._serve(catalog, request, key, where, form=form)
+            await self._serve(request, key, where, form=form)
         finally:
             # Of an answer to a form that did not come as a whole, nobody can tell what it is the answer to.
             kept.digest = form.digest
@@ -261,14 +260,15 @@ class Uploads:
         await self._admission.look_again(request)
         await request.replay(kept)
 
-    async def _serve(self, catalog: Catalog, request: Request, key: Key, where: Place, *, form: Form) -> None:
+    async def _serve(self, request: Request, key: Key, where: Place, *, form: Form) -> None:
         # Counted before its body is read: who may send nothing more shall not fill a disk either.
         grant = await self._admission.take(request, key)
         await form.begin(seconds=_seconds(request))
+        key = self._inference.still(key)
         name = form.model or where.deployment
         if not name:
             raise Invalid("model is required", param="model", code="missing_required_parameter")
-        served = find(catalog, key, where, name)
+        served = find(self._inference.catalog(), key, where, name)
         usual = self._usual.of(key.project.name, served.name)
         admitted = Admitted(grant, await self._admission.reserve(request, key, served, usual), NOTHING)
         call = Call(request, key, served, where.endpoint, form.fields, b"", admitted, Usage(), cut=form.cut)
@@ -285,7 +285,7 @@ class Uploads:
             headers,
             again=lambda: form.again,
             trace=request.trace,
-            begins=call.begins,
+            is_at=call.is_at,
         )
         await self._inference.relay(call, errand)
         self._usual.add(key.project.name, served.name, call.usage)

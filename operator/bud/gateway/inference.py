@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import orjson
 
-from bud.gateway.admission import Admission, Admitted
+from bud.gateway.admission import Admission
 from bud.gateway.asks import check, checked
+from bud.gateway.auth import known
+from bud.gateway.call import Call
 from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.cut import Cut
-from bud.gateway.estimate import estimate
+from bud.gateway.estimate import Estimate, Usual, estimate
 from bud.gateway.events import Typed
 from bud.gateway.idempotency import digest_of
 from bud.gateway.mask import masked
@@ -28,122 +29,47 @@ from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.relay import Answer, Errand, Relay, is_another_asked, passed_on
 from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
-from bud.gateway.route import Turn
 from bud.gateway.splice import add_member, rename_model, unambiguous
 from bud.gateway.stream import Rewriter, TooLong
 from bud.gateway.translate.answer import Translated, read_whole
-from bud.gateway.translate.wire import Sent
-from bud.gateway.upstream import sent
-from bud.gateway.usage import Usage, cost, is_known
+from bud.gateway.usage import Usage
 from bud.gateway.whole import ENDPOINTS, Whole
 
-_GUESSED_OUTPUT = 256
+_GUESSED = Estimate(output=256)
 """Tokens of an answer whose length nobody bounds, until the model's own mean is known."""
 _PREFIX_BYTES = 1024
 _COMMENT = b": the model is being woken\n\n"
 _COMMENT_SECONDS = 10.0
 """Until the first comment to a caller who waits, and between two."""
 _DEADLINES = (b"x-request-timeout", b"x-stainless-timeout", b"x-stainless-read-timeout")
-_MEANS_WEIGHT = 0.1
-
-
-class Means:
-    """How long the answers of each model of a project are of late, in tokens."""
-
-    def __init__(self) -> None:
-        self._means: dict[str, float] = {}
-
-    def get(self, model: str) -> int:
-        return round(self._means.get(model, _GUESSED_OUTPUT))
-
-    def add(self, model: str, tokens: int) -> None:
-        mean = self._means.get(model, float(tokens))
-        self._means[model] = mean + _MEANS_WEIGHT * (tokens - mean)
-
-
-@dataclass(slots=True)
-class Call:
-    """What is known of a request on its way."""
-
-    request: Request
-    key: Key
-    served: Served
-    endpoint: str
-    body: dict[str, Any]
-    text: bytes
-    admitted: Admitted
-    usage: Usage
-    target: Target | None = None
-    asked: Target | None = None
-    """What was asked last, whether or not it has answered."""
-    turn: Turn | None = None
-    """At the address that was asked last."""
-    cut: Cut = field(default_factory=Cut)
-
-    @property
-    def streams(self) -> bool:
-        return self.body.get("stream") is True
-
-    def sent(self, target: Target) -> Sent:
-        """The request for a target. Raises `Refusal` for what it cannot be asked."""
-        request, self.asked = self.request, target
-        return sent(self.endpoint, self.body, self.text, target=target, id=request.id, now=request.began)
-
-    def begins(self, turn: Turn) -> None:
-        """It is at an address now."""
-        self.turn = turn
-
-    def used(self) -> Usage:
-        """What it used, with the time until it is first asked for this."""
-        if self.usage.seconds is None and self.turn is not None:
-            self.usage.seconds = self.turn.seconds()
-        return self.usage
-
-    @property
-    def asks_usage(self) -> bool:
-        """Whether the upstream is asked for usage at the end of the stream."""
-        return self.streams and self.endpoint in ("chat/completions", "completions")
-
-    @property
-    def shows_usage(self) -> bool:
-        """Whether the caller asked for usage at the end of the stream."""
-        return bool((self.body.get("stream_options") or {}).get("include_usage"))
-
-    @property
-    def tells_metadata(self) -> bool:
-        """Whether the project wants answers to say who gave them."""
-        return self.key.project.response_metadata
-
-    def metadata(self, usage: Usage, *, now: float) -> dict[str, Any]:
-        """`conduit_metadata`."""
-        assert self.target is not None
-        price = self.served.price or self.target.price
-        return {
-            "provider": self.target.provider,
-            "model_version": self.target.model,
-            "virtual_key_id": self.key.uid,
-            "request_id": self.request.id,
-            "processing_time_ms": round((now - self.request.began) * 1000),
-            "cost": cost(price, usage) if is_known(price, usage) else None,
-        }
 
 
 class Inference:
     """Serves requests for inference."""
 
-    def __init__(self, admission: Admission, relay: Relay, naps: Naps, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        relay: Relay,
+        naps: Naps,
+        *,
+        clock: Callable[[], float],
+        catalog: Callable[[], Catalog],
+    ) -> None:
         self._admission = admission
         self._relay = relay
         self._naps = naps
         self._clock = clock
-        self._means = Means()
+        self.catalog = catalog
+        self._usual = Usual(_GUESSED)
 
-    async def serve(self, catalog: Catalog, request: Request, key: Key, where: Place) -> None:
+    async def serve(self, request: Request, key: Key, where: Place) -> None:
         """Answers the request. Raises `Refusal` while nothing was answered yet, and `Gone`."""
         text = await request.body()
+        key = self.still(key)
         once = request.headers.get(b"idempotency-key")
         if once is None:
-            await self._serve(catalog, request, key, where, text=text)
+            await self._serve(request, key, where, text=text)
             return
         kept, is_new = await self._admission.once.begin(
             key.uid, once, digest_of(where.endpoint, text), now=request.began
@@ -154,21 +80,26 @@ class Inference:
             return
         request.kept = kept
         try:
-            await self._serve(catalog, request, key, where, text=text)
+            await self._serve(request, key, where, text=text)
         finally:
             await self._admission.once.end(key.uid, once, kept)
 
-    async def _serve(self, catalog: Catalog, request: Request, key: Key, where: Place, *, text: bytes) -> None:
+    def still(self, key: Key) -> Key:
+        """The key as it is after a wait. Raises as `known` does."""
+        return known(self.catalog(), key.hash, now=self._clock())
+
+    async def _serve(self, request: Request, key: Key, where: Place, *, text: bytes) -> None:
         body = _read(text)
         if where.deployment and isinstance(body, dict) and "model" not in body:
             body["model"] = where.deployment
             text = orjson.dumps(body)
         check(where.endpoint, body)
         text = unambiguous(text, body)
-        served = find(catalog, key, where, body["model"])
+        served = find(self.catalog(), key, where, body["model"])
         told = checked(where.endpoint, body)
         _bound(told, served)
-        thought = estimate(told, text, mean=self._means.get(f"{key.project.name}/{served.name}"))
+        mean = self._usual.of(key.project.name, served.name).output
+        thought = estimate(where.endpoint, told, text, mean=mean)
         admitted = await self._admission.admit(request, key, served, thought)
         call = Call(request, key, served, where.endpoint, body, text, admitted, Usage())
         request.facts.model = served.name
@@ -178,7 +109,7 @@ class Inference:
             prefix=call.text[:_PREFIX_BYTES],
             trace=request.trace,
             whole=where.endpoint in ENDPOINTS,
-            begins=call.begins,
+            is_at=call.is_at,
         )
         await self.relay(call, errand)
 
@@ -234,6 +165,7 @@ class Inference:
                         call.request.streams = True
                     await call.request.tell({"type": "http.response.body", "body": _COMMENT, "more_body": True})
             call.served = waking.result()
+            self.still(call.key)
         finally:
             waking.cancel()
 
@@ -344,7 +276,7 @@ class Inference:
         price = call.served.price or target.price
         call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), price)
         if call.usage.output:
-            self._means.add(f"{call.key.project.name}/{call.served.name}", call.usage.output)
+            self._usual.add(call.key.project.name, call.served.name, call.usage)
 
 
 def _read(text: bytes) -> Any:

@@ -18,9 +18,10 @@ import orjson
 
 from bud.gateway.admission import Admission
 from bud.gateway.auth import authenticate
+from bud.gateway.call import Call
 from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.estimate import NOTHING
-from bud.gateway.inference import Call, deadline
+from bud.gateway.inference import deadline
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.naps import Naps

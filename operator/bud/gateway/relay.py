@@ -56,7 +56,7 @@ class Errand:
 
     `sent` may raise `Refusal` for what the target cannot be asked. `again` tells whether it can be made once more, and
     `whole` whether its answer is one JSON object, or events. It has time `until` then, as the event loop counts it.
-    `begins` is told of each address that is asked.
+    `is_at` is told of each target that is asked, and of none when it could not answer.
     """
 
     sent: Callable[[Target], Sent]
@@ -66,7 +66,7 @@ class Errand:
     trace: Trace = UNTOLD
     whole: bool = False
     until: float = math.inf
-    begins: Callable[[Turn], None] = lambda _: None
+    is_at: Callable[[Target | None, Turn | None], None] = lambda _, __: None
 
 
 class Given(Generic[_A]):
@@ -137,7 +137,14 @@ class Relay:
         Raises `Refusal`: what the last one asked had to say, or `Unavailable` when none could be reached.
         """
         tries = Tries(served, self.board, prefix=errand.prefix, until=errand.until)
-        ask: _Ask[Answer] = partial(self._try, served, errand, tries)
+
+        async def ask(at: Attempt) -> Answer | Refusal:
+            errand.is_at(at.target, self.board.turn(at.url))
+            answer = await self._try(served, errand, tries, at)
+            if isinstance(answer, Refusal):
+                errand.is_at(None, None)
+            return answer
+
         given: Given[Answer] = await self._first(tries, ask, again=errand.again, trace=errand.trace)
         given.close = given.answer.close
         return given
@@ -217,7 +224,6 @@ class Relay:
         """An answer, or a fault after which the next may be asked. Raises `Refusal` where that cannot help."""
         target = at.target
         since, seconds = tries.now(), tries.seconds(target, at.url)
-        errand.begins(self.board.turn(at.url))
         sent = errand.sent(target)
         full = f"{at.url}/{sent.path}{target.query}"
         headers = {**errand.headers, **at.headers, **target.headers, **sent.headers}
@@ -235,20 +241,28 @@ class Relay:
             if reply.status < 300:
                 answer = reply if sent.reader is None else Translated(reply, sent.reader, streams=sent.streams)
                 return await read(answer, target) if errand.whole else answer
-            try:
-                told = await reply.read(_TOLD_BYTES)
-            finally:
-                reply.close()
+            told = await _words(reply)
         except asyncio.CancelledError:
             if isinstance(sent.body, bytes):
                 tries.cut(target, at.url, since=since)
             raise
         except OSError as error:
             return _unreached(served, target, error)
-        refusal = _told(reply.status, told[:_TOLD_BYTES], target, headers=reply.headers, path=sent.path)
+        refusal = _told(reply.status, told, target, headers=reply.headers, path=sent.path)
         if is_another_asked(refusal):
             return refusal
+        self.board.worked(at.url, target.model)
         raise refusal
+
+
+async def _words(reply: Reply) -> bytes:
+    """The words of an error, as far as they come: its status is the answer all the same."""
+    try:
+        return (await reply.read(_TOLD_BYTES))[:_TOLD_BYTES]
+    except OSError:
+        return b""
+    finally:
+        reply.close()
 
 
 async def _soon(asked: Awaitable[Reply], seconds: float) -> Reply | None:

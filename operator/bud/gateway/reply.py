@@ -144,8 +144,6 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.idle_since = 0.0
         self.is_closed = False
-        self.used = False
-        """Whether a request went by it before."""
         self._free = free
         self._lost = lost
         self._parser = HttpResponseParser(self)
@@ -280,11 +278,11 @@ class Connection(asyncio.Protocol):
         assert reply is not None
         reply.end()
         is_sent = self._upload is None or self._upload.done()
-        if self._status == -1 or not is_sent or not self._stays:
+        if self._status == -1 or not is_sent or not self._stays or self.transport.get_write_buffer_size():
             self.abort()
             return
         self.resume()
-        self._upload, self.used = None, True
+        self._upload = None
         self._free(self)
 
     async def _send(self, body: AsyncGenerator[bytes, None], length: int | None) -> None:

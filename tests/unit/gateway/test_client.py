@@ -119,6 +119,19 @@ def test_a_kept_connection_that_is_gone_costs_one_more_and_no_fault() -> None:
     run(test)
 
 
+def test_what_was_worked_on_for_a_while_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_LOST_SECONDS", -1.0)
+
+    async def test() -> None:
+        async with serving(HELLO, b"", HELLO) as (server, client):
+            await asked(client, server)
+            with pytest.raises(Lost):
+                await asked(client, server)
+            assert len(server.asked) == 2
+
+    run(test)
+
+
 def test_a_new_connection_that_is_lost_is_a_fault() -> None:
     async def test() -> None:
         async with serving(HELLO, b"", b"", HELLO) as (server, client):

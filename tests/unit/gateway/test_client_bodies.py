@@ -98,3 +98,26 @@ def test_a_slow_upstream_slows_an_upload_down() -> None:
         listener.close()
 
     run(test)
+
+
+def test_a_connection_with_a_body_still_to_send_is_not_used_again() -> None:
+    over = asyncio.Event()
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        await over.wait()
+        await closed(writer)
+
+    async def test() -> None:
+        listener, client = await asyncio.start_server(early, "127.0.0.1", 0), Client()
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+        async with asyncio.timeout(SECONDS):
+            for _ in range(2):
+                reply = await client.ask("POST", url, headers={}, body=bytes(20 * 1024 * 1024))
+                assert (reply.status, await reply.read(10)) == (413, b"no")
+            await until(lambda: not client._open)
+        over.set()
+        listener.close()
+
+    run(test)

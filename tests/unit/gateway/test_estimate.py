@@ -15,30 +15,42 @@ from bud.gateway.usage import Usage
 INLINE = "data:image/png;base64," + "A" * 40_000
 
 
+CHAT = "chat/completions"
+
+
 def block(url: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
 
 
 @pytest.mark.parametrize(
-    ("body", "read", "written"),
+    ("endpoint", "body", "read", "written"),
     [
-        ({"messages": [{"role": "user", "content": "x" * 4000}], "max_tokens": 7}, (1000, 1100), 7),
-        ({"messages": [], "max_completion_tokens": 9, "max_tokens": 7, "n": 3}, (0, 100), 27),
-        ({"messages": []}, (0, 100), 50),
-        ({"input": "x" * 400}, (100, 200), 0),
-        ({"messages": block(INLINE)}, (0, 100), 50),
-        ({"messages": block("https://x/" + "a" * 4000)}, (1000, 1100), 50),
-        ({"messages": [{"role": "user", "content": "data: " + "x" * 4000}]}, (1000, 1100), 50),
+        (CHAT, {"messages": [{"role": "user", "content": "x" * 4000}], "max_tokens": 7}, (1000, 1100), 7),
+        (CHAT, {"messages": [], "max_completion_tokens": 9, "max_tokens": 7, "n": 3}, (0, 100), 27),
+        (CHAT, {"messages": []}, (0, 100), 50),
+        ("embeddings", {"input": "x" * 400}, (100, 200), 0),
+        ("responses", {"input": "x" * 400}, (100, 200), 50),
+        ("responses", {"input": "x" * 400, "max_output_tokens": 7}, (100, 200), 7),
+        ("completions", {"prompt": "x" * 400, "max_tokens": 7}, (100, 200), 7),
+        ("completions", {"prompt": ["a", "b", "c"], "max_tokens": 7}, (0, 100), 21),
+        ("completions", {"prompt": [[1, 2], [3]], "max_tokens": 7, "n": 2, "best_of": 5}, (0, 100), 70),
+        ("completions", {"prompt": [1, 2, 3], "max_tokens": 7}, (0, 100), 7),
+        (CHAT, {"messages": block(INLINE)}, (0, 100), 50),
+        (CHAT, {"messages": block("https://x/" + "a" * 4000)}, (1000, 1100), 50),
+        (CHAT, {"messages": [{"role": "user", "content": "data: " + "x" * 4000}]}, (1000, 1100), 50),
         (
+            "responses",
             {"input": [{"type": "input_file", "file_data": INLINE}, {"type": "input_image", "image_url": INLINE}]},
             (0, 100),
-            0,
+            50,
         ),
-        ({"document": {"document_url": INLINE}, "prompt": "x" * 40}, (10, 10), 0),
+        ("documents", {"document": {"document_url": INLINE}, "prompt": "x" * 40}, (10, 10), 0),
     ],
 )
-def test_tokens_are_guessed_by_the_text(body: dict[str, Any], read: tuple[int, int], written: int) -> None:
-    found = estimate(body, orjson.dumps(body), mean=50)
+def test_tokens_are_guessed_by_the_text(
+    endpoint: str, body: dict[str, Any], read: tuple[int, int], written: int
+) -> None:
+    found = estimate(endpoint, body, orjson.dumps(body), mean=50)
     assert read[0] <= found.input <= read[1]
     assert found.output == written
 
