@@ -205,6 +205,8 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             replicas=replicas,
             redis_timeout=redis_timeout,
         )
+        if tls_key is not None and tls_cert is None:
+            raise ValueError("--tls-key needs --tls-cert: name the file of the certificate, too")
         certificate = None if tls_cert is None else Certificate(tls_cert, tls_key or tls_cert)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run((_serve_files if folder is not None else _serve_cluster)(settings, certificate, observer))

@@ -81,10 +81,11 @@ def may_cost(served: Served, thought: Estimate) -> Decimal | None:
     """
     prices = [served.price] if served.price else [target.price for target in (*served.targets, *served.fallbacks)]
     usage = Usage(thought.input, thought.output)
-    return max((priced(price, usage) or Decimal(0) for price in prices if _has_price(price)), default=None)
+    return max((priced(price, usage) or Decimal(0) for price in prices if is_priced(price)), default=None)
 
 
-def _has_price(price: Price | Published | None) -> bool:
+def is_priced(price: Price | Published | None) -> bool:
+    """Whether anything costs anything by it."""
     if price is None or isinstance(price, Published):
         return price is not None
     return any((price.input, price.output, price.request, price.hour))

@@ -109,6 +109,7 @@ class Inference:
             prefix=call.text[:_PREFIX_BYTES],
             trace=request.trace,
             whole=where.endpoint in ENDPOINTS,
+            streams=call.streams,
             is_at=call.is_at,
         )
         await self.relay(call, errand)
@@ -273,6 +274,7 @@ class Inference:
         if target is None:
             self._admission.release(call.admitted)
             return
+        call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
         price = call.served.price or target.price
         call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), price)
         if call.usage.output:

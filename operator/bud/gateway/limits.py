@@ -152,6 +152,7 @@ def refused(meter: Meter, need: int, *, used: int, now: float) -> Limited:
             f"the request may need {need:,} tokens, and {meter.whose} may use {meter.limit:,} a {span}: lower "
             "max_tokens or shorten the messages"
         )
-    refusal = Limited(text, headers={"retry-after": str(seconds)})
+    told = {"retry-after": str(seconds)}
+    refusal = Limited(text, headers=told | ({"x-should-retry": "false"} if need > meter.limit else {}))
     refusal.limit = f"{meter.unit}_per_{span}"
     return refusal

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from bud.gateway.catalog import Catalog, Key, Price, Served
+from bud.gateway.estimate import is_priced
 from bud.gateway.paths import Place
 from bud.gateway.prices import Published
 from bud.gateway.refusal import UnknownModel
@@ -63,9 +64,13 @@ def _shown(served: Served) -> dict[str, Any]:
 
 
 def _pricing(price: Price | Published | None) -> dict[str, float] | None:
-    if price is None or (price.input is None and price.output is None):
+    if price is None or not is_priced(price):
         return None
-    return {
+    told = {
         "input_tokens_per_1k": float(price.input or Decimal(0)),
         "output_tokens_per_1k": float(price.output or Decimal(0)),
     }
+    if isinstance(price, Price):
+        told |= {"per_request": float(price.request)} if price.request else {}
+        told |= {"per_replica_hour": float(price.hour)} if price.hour else {}
+    return told

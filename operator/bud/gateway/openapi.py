@@ -86,9 +86,9 @@ _FIELDS: Object = {
     "pricing": {
         "type": ["object", "null"],
         "required": list(_PRICES),
-        "properties": _PRICES,
+        "properties": {**_PRICES, "per_request": {"type": "number"}, "per_replica_hour": {"type": "number"}},
         "additionalProperties": False,
-        "description": "US dollars.",
+        "description": "US dollars; the last two where they are set.",
     },
     "ready": {"type": "boolean", "description": "Whether anything that answers to it is known to work."},
 }

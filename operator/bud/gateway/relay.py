@@ -27,7 +27,7 @@ from bud.gateway.health import asking
 from bud.gateway.mask import mask
 from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal, Unavailable, of_status
-from bud.gateway.reply import Reply
+from bud.gateway.reply import Broken, Reply
 from bud.gateway.route import Board, Turn
 from bud.gateway.tracing import UNTOLD, Attempt, Trace
 from bud.gateway.translate.answer import Translated
@@ -55,8 +55,8 @@ class Errand:
     """What is to be sent: `sent` makes it for a target, `prefix` is the beginning of its conversation.
 
     `sent` may raise `Refusal` for what the target cannot be asked. `again` tells whether it can be made once more, and
-    `whole` whether its answer is one JSON object, or events. It has time `until` then, as the event loop counts it.
-    `is_at` is told of each target that is asked, and of none when it could not answer.
+    `whole` whether its answer is one JSON object, or events if it `streams`. It has time `until` then, as the event
+    loop counts it. `is_at` is told of each target that is asked, and of none when it could not answer.
     """
 
     sent: Callable[[Target], Sent]
@@ -65,6 +65,7 @@ class Errand:
     again: Callable[[], bool] = lambda: True
     trace: Trace = UNTOLD
     whole: bool = False
+    streams: bool = False
     until: float = math.inf
     is_at: Callable[[Target | None, Turn | None], None] = lambda _, __: None
 
@@ -240,7 +241,7 @@ class Relay:
                 return Hung(f"model '{served.name}' has not answered in time; try again later")
             if reply.status < 300:
                 answer = reply if sent.reader is None else Translated(reply, sent.reader, streams=sent.streams)
-                return await read(answer, target) if errand.whole else answer
+                return await read(answer, target, streams=errand.streams) if errand.whole else answer
             told = await _words(reply)
         except asyncio.CancelledError:
             if isinstance(sent.body, bytes):
@@ -298,7 +299,9 @@ def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
     if isinstance(getattr(error, "os_error", error), PermissionError):  # aiohttp tells of it in its own
         words = f"model '{served.name}' has an address that this gateway may not reach; ask who runs it"
         return Unavailable(words, code=NOT_ALLOWED)
-    return Unreached(f"model '{served.name}' cannot be reached now; try again later")
+    words = f"model '{served.name}' cannot be reached now; try again later"
+    # Who was connected may have a fault with this model alone.
+    return Unavailable(words) if isinstance(error, Broken) else Unreached(words)
 
 
 def _told(
@@ -313,7 +316,7 @@ def _told(
         if isinstance(told, str):
             message = told
         elif isinstance(told, dict):
-            message = str(told.get("message") or message)
+            message = str(told.get("message") or told.get("detail") or message)
             param, code = _text(told.get("param")), _text(told.get("code"))
             if target.translator is not None:
                 status = target.translator.status(status, told, headers.get("x-amzn-errortype", ""))

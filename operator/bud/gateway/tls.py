@@ -39,7 +39,12 @@ class Certificate:
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(*self._files)
+        try:
+            context.load_cert_chain(*self._files)
+        except ssl.SSLError as error:
+            chain, key = self._files
+            why = f"{chain} and {key} are no certificate with its private key, in PEM ({error.reason or error})"
+            raise OSError(f"--tls-cert, --tls-key: {why}") from None
         return context
 
     def _state(self) -> list[tuple[int, int, int]]:

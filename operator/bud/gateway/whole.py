@@ -36,9 +36,9 @@ class Whole:
         """It was read to its end."""
 
 
-async def read(answer: Reply | Translated, target: Target) -> Reply | Translated | Whole | Refusal:
-    """The answer as a whole, the answer itself if it is one of events, or why it is none."""
-    if answer.headers.get("content-type", "").startswith("text/event-stream"):
+async def read(answer: Reply | Translated, target: Target, *, streams: bool) -> Reply | Translated | Whole | Refusal:
+    """The answer as a whole, the answer itself if it `streams` and is one of events, or why it is none."""
+    if streams and answer.headers.get("content-type", "").startswith("text/event-stream"):
         return answer
     try:
         text = await read_whole(answer)

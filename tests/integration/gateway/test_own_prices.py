@@ -62,8 +62,9 @@ def ask(gateway: GatewayProcess, model: str, who: str = "alice", **more: Any) ->
 def test_models_tell_what_their_deployments_say(gateway: GatewayProcess) -> None:
     listed = httpx.get(f"{gateway.url}/v1/models", headers={"Authorization": "Bearer bud_alice"}).json()["data"]
     fields = ("capabilities", "context_length", "max_output_tokens", "pricing", "ready")
+    by_time = {"input_tokens_per_1k": 0.0, "output_tokens_per_1k": 0.0, "per_replica_hour": GPUS * float(HOUR)}
     assert {model["id"]: tuple(model[field] for field in fields) for model in listed} == {
-        "by-time": (["chat", "vision"], 4096, 300, None, True),
+        "by-time": (["chat", "vision"], 4096, 300, by_time, True),
         "by-tokens": (
             ["chat", "completion"], None, None, {"input_tokens_per_1k": 2.0, "output_tokens_per_1k": 10.0}, True,
         ),
