@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -43,11 +44,15 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = set[str]()
-        for name in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
-            if name in names:
-                raise yaml.constructor.ConstructorError(None, None, f"{name} stands twice", node.start_mark)
-            names.add(name)
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            if key.value in names:
+                raise yaml.constructor.ConstructorError(None, None, "a field stands twice", key.start_mark)
+            names.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _Unfit(ValueError):
+    """What is wrong with a file, in words of ours."""
 
 
 @dataclass(slots=True)
@@ -134,7 +139,7 @@ class Folder:
             text = path.read_text()
             documents = [] if not text.strip() else list(_documents(text))
             if not text.strip() and file.documents:
-                raise ValueError("it is empty; to take back what it said, delete it")
+                raise _Unfit("it is empty; to take back what it said, delete it")
         except FileNotFoundError:
             return  # the next look tells
         except OSError as error:
@@ -148,8 +153,9 @@ class Folder:
 
     @staticmethod
     def _stays(error: Exception, file: _File) -> str:
-        said = " ".join(str(error).split())
-        return f"it cannot be read: {said}; {'what it said before holds' if file.documents else 'it says nothing'}"
+        return (
+            f"it cannot be read: {_said(error)}; {'what it said before holds' if file.documents else 'it says nothing'}"
+        )
 
     def _built(self) -> Built:
         """Of two objects of one name the first holds, by path."""
@@ -188,17 +194,29 @@ async def follow(folder: Folder, take: Callable[[Built], None]) -> None:
             take(built)
 
 
+def _said(error: Exception) -> str:
+    """What is wrong with a file, and where, but nothing of what it holds: that may be a key."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        words = (error.problem or "it is no YAML").partition(", but ")[0]
+        # PyYAML quotes what it found, and what it expected, which is its own.
+        words = words if "expected" in words else re.sub(r" (['\"]).*\1", "", words)
+        mark = error.problem_mark or error.context_mark
+        return words if mark is None else f"{words} (line {mark.line + 1}, column {mark.column + 1})"
+    if isinstance(error, (UnicodeDecodeError, yaml.reader.ReaderError)):
+        return str(error.reason)
+    return str(error) if isinstance(error, (_Unfit, OSError)) else type(error).__name__
+
+
 def _documents(text: str) -> Iterator[tuple[int, _Document]]:
-    """The documents that the gateway has a use for, by their number. Raises `ValueError` and `yaml.YAMLError`."""
+    """The documents that the gateway has a use for, by their number. Raises `_Unfit` and `yaml.YAMLError`."""
     for number, document in enumerate(yaml.load_all(text, _Loader), 1):
         if document is None:
             continue
         metadata = document.get("metadata") if isinstance(document, dict) else None
         if not isinstance(metadata, dict) or not metadata.get("name") or not isinstance(document.get("kind"), str):
-            raise ValueError(f"document {number}: each needs kind and metadata.name")
+            raise _Unfit(f"document {number}: each needs kind and metadata.name")
         if not all(isinstance(metadata.get(name, ""), str) for name in ("name", "namespace")):
-            words = "metadata.name and metadata.namespace are text"
-            raise ValueError(f"document {number}: {words}: write {metadata['name']!r} in quotes")
+            raise _Unfit(f"document {number}: metadata.name and metadata.namespace are text: write them in quotes")
         if _is_ours(document):
             yield number, document
 

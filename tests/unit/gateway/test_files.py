@@ -83,11 +83,11 @@ def test_a_file_that_grows_is_not_read_before_it_is_whole(watched: Watched) -> N
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "a.yaml: it cannot be read: while parsing"),
+        ("{", "a.yaml: it cannot be read: expected the node content (line 1, column 2); what"),
         ("", "a.yaml: it cannot be read: it is empty; to take back what it said, delete it"),
         ("  \n", "it is empty"),
         (A + "kind: APIKey\n", "a.yaml: it cannot be read: document 2: each needs kind and metadata.name"),
-        ("kind: APIKey\nkind: APIKey\nmetadata: {name: a}\n", "kind stands twice"),
+        ("kind: APIKey\nkind: APIKey\nmetadata: {name: a}\n", "a field stands twice (line 2, column 1)"),
         ("{kind: [1], metadata: {name: a}}", "document 1: each needs kind"),
         ("just words", "document 1: each needs kind"),
     ],
