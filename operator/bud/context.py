@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bud.engines.node_cache import NodeStorage
 from bud.kube.client import Client
@@ -62,7 +62,11 @@ def utc_now() -> str:
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a controller needs, made once at start."""
+    """Everything a controller needs, made once at start.
+
+    `missed` is what this process remembers of owners that are gone: when they were first missed, by the kind and name
+    of what they left.
+    """
 
     client: Client
     store: Store
@@ -70,3 +74,4 @@ class Context:
     settings: Settings
     metrics: Metrics
     now: Callable[[], str] = utc_now
+    missed: dict[tuple[str, str], str] = field(default_factory=dict)
