@@ -46,7 +46,7 @@ class Books:
         if int(time.time()) // 86400 != self._day:
             return  # counts of a day began anew at midnight
         parts = [parse(file.read_text()) for file in self.ledger.glob("*.json")]
-        assert not any(part.replicas for part in parts), "what was on lease went back"
+        assert not any(one.leases for part in parts for one in part.replicas.values()), "what was on lease went back"
         told = {owner: account for part in parts for owner, account in part.accounts.items()}
         accounts = {name: told[key_account(name)] for name in KEYS}
         for name, account in accounts.items():

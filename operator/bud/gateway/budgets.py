@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -29,6 +30,8 @@ _HOMES = 100_000
 """For how many keys it is remembered where they are counted."""
 _AT_ONCE = 8
 """Ledgers that are written at a time, where nobody waits for them."""
+_CLOSE_SECONDS = 20.0
+"""For how long ledgers are written at a stop; a pod has 30 s after all that was under way has ended."""
 _WORDS = {"Day": "a day", "Month": "a month", "Total": "in all"}
 _NOTHING = Decimal(0)
 
@@ -64,19 +67,22 @@ class Budgets:
         self._homes: dict[tuple[str, str], _Home] = {}
         self._work = Background()
         self._day = 0, ""
+        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     def open(self) -> None:
         """Begins to write now and then."""
         self._work.loop("the writing of ledgers", self._keep)
 
     async def close(self) -> None:
-        """Writes what was used, and gives back what is on lease."""
+        """Writes what was used, and gives back what is on lease; tries until the time for it is over."""
         await self._work.close()
-        closed = await asyncio.gather(*(desk.close() for desk in self._desks.values()), return_exceptions=True)
-        for part, end in zip(self._desks, closed, strict=True):
-            if end is not None:
-                text = "project %s: what was used last is not in its ledger, and what was on lease stays so"
-                log.error(text, part.project, exc_info=None if isinstance(end, Unreachable) else end)
+        desks = [desk for desk in self._desks.values() if desk.is_open]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.gather(*map(self._end, desks))
+        if late := sorted({desk.part.project for desk in desks if desk.is_open}):
+            text = "%d projects: what was used last is not in their ledgers, and what was on lease stays so: %s"
+            log.error(text, len(late), ", ".join(late))
 
     async def reserve(self, key: Key, cost: Decimal | None, *, now: float) -> Hold | None:
         """Reserves what a request may cost; None where nobody knows a price, or nothing bounds it.
@@ -205,11 +211,22 @@ class Budgets:
             self._day = number, since(now)["Day"]
         return self._day[1]
 
-    async def _keep(self) -> None:
-        gate = asyncio.Semaphore(_AT_ONCE)
+    async def _end(self, desk: Desk) -> None:
+        while True:
+            async with self._gate:
+                try:
+                    await desk.close()
+                    return
+                except Unreachable:
+                    log.debug("%s cannot be written; again", desk.part)
+                except Exception:
+                    log.exception("%s is not written", desk.part)
+                    return
+            await asyncio.sleep(_LOOK_SECONDS)
 
+    async def _keep(self) -> None:
         async def keep(desk: Desk) -> None:
-            async with gate:
+            async with self._gate:
                 await desk.keep()
 
         while True:

@@ -149,6 +149,11 @@ class Desk:
                 await self._try()
             self._low = {}
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has something to tell, or to give back."""
+        return bool(self._untold or self._unsure) or any(lease.held > 0 for lease in self._leases.values())
+
     def is_due(self, now: float) -> bool:
         """Whether there is something that is to be written by now."""
         age = now - self._wrote_at
@@ -245,7 +250,6 @@ class Desk:
 
     def _enter(self, book: Book, mine: Replica, *, now: float, ends: bool) -> _Entry:
         """Puts everything into a book, at one moment: what is told as spent here is no longer on lease here."""
-        is_there = self._replica in book.replicas
         self._leases = {at: one for at, one in self._leases.items() if not ends and not one.is_idle(now)}
         for lease in self._leases.values():
             lease.shrink(now)
@@ -257,14 +261,12 @@ class Desk:
         takes = self._take(book, mine, asks, now=now)
         known = self._known() if self._forgot != book.since["Day"] else None
         is_new = known is not None and book.forget(known)
-        is_new = is_new or bool(self._untold) or before != mine.leases or (ends and is_there)
+        is_new = is_new or bool(self._untold) or before != mine.leases
         is_new = is_new or bool(mine.leases and now - mine.renewed > _RENEW_SECONDS)
         if is_new:
             self._serial += 1
             self._unsure, self._untold = (self._serial, self._untold), {}
             mine.serial, mine.renewed = self._serial, int(now)
-        if ends:
-            del book.replicas[self._replica]
         return _Entry(asks, takes, is_new)
 
     def _take(

@@ -302,7 +302,7 @@ def test_a_gateway_that_is_to_stop_says_so_serves_on_and_then_ends_well(place: P
     # What was used is written last, and nothing refuses it.
     ledgers = [item for item in place.world.find("configmaps") if item["metadata"]["name"].startswith("ledger-")]
     assert {item["metadata"]["labels"]["bud.studio/ledger"] for item in ledgers} == {"true", "keys"}
-    assert all('"replicas":{}' in item["data"]["ledger.json"] for item in ledgers)
+    assert all('"leases":{"' not in item["data"]["ledger.json"] for item in ledgers)
     place.gateway.start()
 
 
