@@ -16,7 +16,7 @@ the budget until the period ends, or somebody takes it out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -40,6 +40,7 @@ GONE_SECONDS = 86400.0
 DATA = "ledger.json"
 """The key of a ledger's text in its ConfigMap."""
 _VERSION = 1
+_KEY = "key/"
 _COUNTS = ("requests", "inputTokens", "outputTokens")
 _NOTHING = Decimal(0)
 
@@ -56,7 +57,7 @@ class Part(NamedTuple):
 
 def key_account(uid: str) -> str:
     """The name of a key's account."""
-    return f"key/{uid}"
+    return f"{_KEY}{uid}"
 
 
 def part_of(project: str, account: str) -> Part:
@@ -164,8 +165,8 @@ class Book:
         for replica in self.replicas.values():
             replica.leases = _without(replica.leases, over)
 
-    def forget(self, uids: Collection[str]) -> bool:
-        """Drops keys of which nothing was used this month, and which are not among these, the keys that there are.
+    def forget(self, uids: Set[str]) -> bool:
+        """Drops keys of which nothing was used this month, and which are not among these, the project's own.
 
         On the first day of a month nothing is dropped: a key must have been gone, or not heard of, for a day. Tells
         whether there were any.
@@ -173,9 +174,11 @@ class Book:
         if self.since["Day"] == self.since["Month"]:
             return False
         count = len(self.accounts)
-        kept = {PROJECT, *map(key_account, uids), *(owner for one in self.replicas.values() for owner in one.leases)}
+        kept = {PROJECT, *(owner for one in self.replicas.values() for owner in one.leases)}
         self.accounts = {
-            owner: account for owner, account in self.accounts.items() if account.is_of_this_month or owner in kept
+            owner: account
+            for owner, account in self.accounts.items()
+            if account.is_of_this_month or owner in kept or owner.removeprefix(_KEY) in uids
         }
         return len(self.accounts) < count
 

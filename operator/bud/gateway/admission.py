@@ -54,7 +54,7 @@ class Admission:
         *,
         shared: Shared | None = None,
         replicas: int = 1,
-        known: Known = lambda: None,
+        known: Known = lambda _: None,
     ) -> None:
         self._times = replicas
         self._clock = clock

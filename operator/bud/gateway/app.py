@@ -75,7 +75,7 @@ class Gateway:
             clock,
             shared=found,
             replicas=settings.replicas,
-            known=lambda: None if self.catalog.fault else self.catalog.known(),
+            known=lambda project: None if self.catalog.fault else self.catalog.known(project),
         )
         self.observer.metrics.more.append(self.admission.samples)
         self._inference: Inference | None = None

@@ -59,11 +59,13 @@ class Budgets:
     `clock` gives epoch seconds; keys that are not `known` any more leave the ledgers in time.
     """
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float], *, known: Known = lambda: None) -> None:
+    def __init__(self, ledger: Ledger, clock: Callable[[], float], *, known: Known = lambda _: None) -> None:
         self._ledger = ledger
         self._clock = clock
         self._known = known
         self._desks: dict[Part, Desk] = {}
+        self._writes = 0
+        """Writings of desks that were forgotten."""
         self._homes: dict[tuple[str, str], _Home] = {}
         self._work = Background()
         self._day = 0, ""
@@ -153,7 +155,7 @@ class Budgets:
         """What metrics tell of ledgers."""
         now, name = self._clock(), "bud_gateway_ledger_writes_total"
         yield head(name, "counter", "Writings of ledgers.")
-        yield sample(name, "", sum(desk.writes for desk in self._desks.values()))
+        yield sample(name, "", self._writes + sum(desk.writes for desk in self._desks.values()))
         sizes, failing = dict[str, float](), dict[str, float]()
         for (project, _), desk in self._desks.items():
             sizes[project] = max(desk.size, sizes.get(project, 0))
@@ -211,6 +213,14 @@ class Budgets:
             self._day = number, since(now)["Day"]
         return self._day[1]
 
+    def _forget(self, now: float) -> None:
+        """Whose project is used again, or made again, gets another desk."""
+        gone = [part for part, desk in self._desks.items() if desk.is_unused(now)]
+        for part in gone:
+            self._writes += self._desks.pop(part).writes
+        if gone:
+            self._homes.clear()
+
     async def _end(self, desk: Desk) -> None:
         while True:
             async with self._gate:
@@ -232,6 +242,7 @@ class Budgets:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             now = self._clock()
+            self._forget(now)
             await asyncio.gather(*(keep(desk) for desk in self._desks.values() if desk.is_due(now)))
 
 

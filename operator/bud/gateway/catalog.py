@@ -5,7 +5,7 @@ Built from the custom resources (`bud.gateway.build`), replaced as a whole or by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
@@ -153,13 +153,13 @@ class Served:
 class Catalog:
     """Keys by the SHA-256 of the key; names by namespace. A `fault` says why it cannot tell who calls.
 
-    `known` gives the uids of all keys that there are, accepted or not; None while not all can be read.
+    `known` gives the uids of all keys of a project, accepted or not; None while not all can be read.
     """
 
     keys: Mapping[str, Key] = field(default_factory=dict)
     names: Mapping[str, Mapping[str, Served]] = field(default_factory=dict)
     fault: str = ""
-    known: Callable[[], Collection[str] | None] = field(default=lambda: None, compare=False)
+    known: Callable[[str], Set[str] | None] = field(default=lambda _: None, compare=False)
 
     def served(self, namespace: str, name: str) -> Served | None:
         """What answers to a name in a project's namespace."""

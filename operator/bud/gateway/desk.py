@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -39,8 +39,8 @@ _NOTHING = Decimal(0)
 
 Entries = dict[tuple[str, str], Used]
 """What was used, by account and day."""
-Known = Callable[[], Collection[str] | None]
-"""The uids of all keys that there are; None while that is not known."""
+Known = Callable[[str], Set[str] | None]
+"""The uids of all keys of a project; None while that is not known."""
 
 
 class Unreachable(Exception):
@@ -95,7 +95,7 @@ class Desk:
         self._began: Mapping[Period, str] = since(clock())
         """The periods of the ledger: another replica's clock may have ended one first."""
         self._lock = asyncio.Lock()
-        self._wrote_at = clock()
+        self._wrote_at = self._used_at = clock()
         self._written = -_BETWEEN_SECONDS
         """When the last writing ended, by the event loop."""
         self._down_until = 0.0
@@ -104,6 +104,7 @@ class Desk:
 
     def lease(self, want: Want, *, now: float) -> Lease:
         """What there is of a budget in the period of now, maybe nothing."""
+        self._used_at = now
         if (day := int(now) // 86400) > self._day:
             self._day, self._began = day, self._later(since(now))
         began = self._began[want.period]
@@ -114,6 +115,7 @@ class Desk:
 
     def count(self, account: str, day: str, used: Used) -> None:
         """Notes what an account used on a day."""
+        self._used_at = self._clock()
         known = self._untold.get((account, day))
         if known is None:
             known = self._untold[account, day] = Used()
@@ -153,6 +155,10 @@ class Desk:
     def is_open(self) -> bool:
         """Whether it has something to tell, or to give back."""
         return bool(self._untold or self._unsure) or any(lease.held > 0 for lease in self._leases.values())
+
+    def is_unused(self, now: float) -> bool:
+        """Whether it has nothing to tell, and nobody used it for so long that the ledger has forgotten it, too."""
+        return now - self._used_at > GONE_SECONDS and not self.is_open
 
     def is_due(self, now: float) -> bool:
         """Whether there is something that is to be written by now."""
@@ -259,7 +265,7 @@ class Desk:
         book.replicas[self._replica] = mine
         asks = list(self._asks)
         takes = self._take(book, mine, asks, now=now)
-        known = self._known() if self._forgot != book.since["Day"] else None
+        known = self._known(self.part.project) if self._forgot != book.since["Day"] else None
         is_new = known is not None and book.forget(known)
         is_new = is_new or bool(self._untold) or before != mine.leases
         is_new = is_new or bool(mine.leases and now - mine.renewed > _RENEW_SECONDS)

@@ -33,6 +33,8 @@ class Keys:
         self._changed = False
         self._in_cluster = in_cluster
         self.projects: dict[str, Project] = {}
+        self._spaces: dict[str, str] = {}
+        """The namespaces that Projects name, by the Projects."""
         self._claimed: dict[str, list[Item]] = defaultdict(list)
         self._items: dict[_Id, Item] = {}
         self._in: dict[str, set[str]] = defaultdict(set)
@@ -53,6 +55,9 @@ class Keys:
                 rivals[:] = [rival for rival in rivals if rival.name != item.name] + ([item] if is_new else [])
                 rivals.sort(key=lambda rival: (rival.created, rival.name))
                 touched.add(item.what.namespace)
+                self._spaces.pop(item.name, None)
+                if is_new:
+                    self._spaces[item.name] = item.what.namespace
         for namespace in touched:
             first = next(iter(self._claimed[namespace]), None)
             if first is not None and isinstance(first.what, Project):
@@ -95,9 +100,13 @@ class Keys:
             self._shown, self._changed = dict(self._accepted), False
         return self._shown
 
-    def known(self) -> frozenset[str] | None:
-        """The uids of all keys, accepted or not; None if one of them cannot be read."""
-        found = [item.what.uid if isinstance(item.what, KeyParts) else "" for item in self._items.values()]
+    def known(self, project: str) -> frozenset[str] | None:
+        """The uids of all keys of a project, accepted or not; None if one cannot be read, or it has no namespace."""
+        namespace = self._spaces.get(project, "")
+        if namespace not in self.projects or self.projects[namespace].name != project:
+            return None
+        whats = [self._items[namespace, name].what for name in self._in.get(namespace, ())]
+        found = [what.uid if isinstance(what, KeyParts) else "" for what in whats]
         return frozenset(found) if all(found) else None
 
     def troubles(self) -> list[tuple[str, str]]:

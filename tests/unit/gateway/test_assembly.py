@@ -94,6 +94,7 @@ def test_whatever_came_and_went_only_what_is_there_counts(changes: list[tuple[It
     assert found.catalog == wanted.catalog
     assert sorted(found.troubles) == sorted(wanted.troubles)
     assert assembly.credentials() == fresh.credentials()
+    assert [found.catalog.known(one) for one in ("one", "two")] == [wanted.catalog.known(one) for one in ("one", "two")]
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,27 @@ def test_times_are_read_in_small_letters_too() -> None:
     assembly.put(None, item("Project", "", "a", spec={"namespace": "a"}))
     assembly.put(None, item("APIKey", "a", "k", spec={"hash": "b" * 64, "expiresAt": "2026-11-22t12:00:00z"}))
     assert settled(assembly).catalog.keys["b" * 64].ends == 1795348800.0
+
+
+def test_a_project_knows_its_own_keys_alone_and_none_while_one_cannot_be_read() -> None:
+    assembly = Assembly(Reach(), in_cluster=True)
+    broken = item("APIKey", "b", "k3", spec={"expiresAt": "soon"})
+    for one in (
+        item("Project", "", "one", spec={"namespace": "a"}),
+        item("Project", "", "two", spec={"namespace": "b"}),
+        item("Project", "", "young", metadata={"creationTimestamp": "2026-01-01T00:00:00Z"}, spec={"namespace": "a"}),
+        item("APIKey", "a", "k1", metadata={"uid": "u-1"}),
+        item("APIKey", "a", "k2", metadata={"uid": "u-2"}, spec={"revoked": True}),
+        item("APIKey", "b", "k1", metadata={"uid": "u-3"}),
+        broken,
+    ):
+        assembly.put(None, one)
+    known = settled(assembly).catalog.known
+    assert [known(project) for project in ("one", "two", "young", "none")] == [{"u-1", "u-2"}, None, None, None]
+    assembly.put(broken, None)
+    assembly.put(VERSIONS[0], None)
+    assert [known(project) for project in ("one", "two")] == [None, {"u-3"}]
+    assembly.put(
+        item("Project", "", "two", spec={"namespace": "b"}), item("Project", "", "two", spec={"namespace": "c"})
+    )
+    assert known("two") == set()

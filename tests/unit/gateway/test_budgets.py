@@ -330,7 +330,7 @@ async def test_a_key_that_is_gone_leaves_the_ledger_after_its_month(ledger: Ledg
     clock.now = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
     alice, bob = key("9"), key("9", uid="bob")
     there = {"alice", "bob"}
-    budgets = Budgets(ledger, clock, known=lambda: there)
+    budgets = Budgets(ledger, clock, known=lambda project: there if project == "team" else None)
 
     async def turn(to: float) -> set[str]:
         clock.now = to
@@ -347,3 +347,27 @@ async def test_a_key_that_is_gone_leaves_the_ledger_after_its_month(ledger: Ledg
     later += [await turn(datetime(2026, 12, day, 12, tzinfo=UTC).timestamp()) for day in (1, 2)]
     assert [key_account("bob") in found for found in later] == [True, True, False]
     assert (await account(ledger, PROJECT, clock)).spent["Total"] == 1
+
+
+async def test_what_nobody_used_for_a_day_and_has_nothing_to_tell_is_forgotten(ledger: Ledger, clock: Clock) -> None:
+    budgets, gone, stays = Budgets(ledger, clock), key("9", uid="bob"), key(uid="carol")
+    assert await spend(budgets, gone, "0.1", now=clock.now)
+    clock.now += DAY + 1
+    budgets._forget(clock.now)
+    assert len(budgets._desks) == 2  # with leases, and something to tell
+    for desk in budgets._desks.values():
+        await desk.keep()
+    budgets.settle(stays, None, Used(1), now=clock.now)
+    writes = budgets._writes + sum(desk.writes for desk in budgets._desks.values())
+    budgets._forget(clock.now)
+    assert set(budgets._desks) == {part_of("team", PROJECT), part_of("team", key_account("carol"))}
+    clock.now += 60
+    for desk in budgets._desks.values():
+        await desk.keep()
+    clock.now += DAY
+    budgets._forget(clock.now)
+    told = "".join(budgets.samples())
+    assert "bud_project" not in told and f"bud_gateway_ledger_writes_total {writes + 2}" in told
+    assert await spend(budgets, gone, "0.1", now=clock.now)
+    await budgets.close()
+    assert (await account(ledger, key_account("bob"), clock)).spent["Total"] == Decimal("0.2")
