@@ -221,7 +221,7 @@ class Inference:
         metadata = (lambda _: call.metadata(call.used(), now=self._clock())) if call.tells_metadata else None
         rewriter: Rewriter | Typed
         if call.asks_usage:
-            rewriter = Rewriter(target.model, call.served.name, call.shows_usage, metadata, call.usage)
+            rewriter = Rewriter(target.model, call.served.name, call.shows_usage, metadata, call.usage, call.body)
         else:
             rewriter = Typed(target.model, call.served.name, metadata, call.usage)
         send = call.request.tell

@@ -2,12 +2,14 @@
 
 Events pass as they came, but for the name of the model, for usage that only the gateway asked for, and for the
 metadata in the last chunk of data. A chunk that ends a choice is kept back until the next event tells whether it was
-the last; all others go on at once. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+the last; all others go on at once. A stream ends with `[DONE]` once its upstream said so or every choice has ended;
+else it is `CutShort`. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +20,16 @@ from bud.gateway.usage import Usage
 
 DONE = b"[DONE]"
 _MOST = 16 * 1024 * 1024
+_FINISHES = b'"finish_reason":"', b'"finish_reason": "'
+"""As JSON is written; a chunk without one of these is not read to see what it ends."""
 
 
 class TooLong(Exception):
     """An event is longer than any that is meant."""
+
+
+class CutShort(OSError):
+    """A stream ended before it was over, though its connection has no fault."""
 
 
 class Splitter:
@@ -64,7 +72,8 @@ class Rewriter:
     """What the caller gets of each event.
 
     `upstream` and `name` are what the target and the caller call the model. `shows_usage` is whether the caller gets
-    usage. `metadata` gives `conduit_metadata` from the usage, once it is known; None: none is wanted.
+    usage. `metadata` gives `conduit_metadata` from the usage, once it is known; None: none is wanted. `asked` is the
+    request, which tells how many choices there are.
     """
 
     upstream: str
@@ -72,18 +81,26 @@ class Rewriter:
     shows_usage: bool
     metadata: Callable[[Usage], Mapping[str, Any]] | None
     usage: Usage
+    asked: Mapping[str, Any]
     chunks: int = 0
     _splitter: Splitter = field(default_factory=Splitter)
     _held: tuple[bytes, bytes] | None = None
     """An event and its data, which may be the last."""
+    _is_done: bool = False
+    _ended: set[int] = field(default_factory=set)
+    """The choices that have ended."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What may go to the caller now, of bytes as they come. Raises `TooLong`."""
         return b"".join(out for event in self._splitter.feed(chunk) for out in self._take(event))
 
     def end(self) -> bytes:
-        """What is left when nothing more comes."""
-        return b"".join(self._last())
+        """What is left when nothing more comes. Raises `CutShort`."""
+        if self._is_done:
+            return b"".join(self._last())
+        if len(self._ended) < _choices(self.asked):
+            raise CutShort("the stream ended before its choices did")
+        return b"".join((*self._last(), b"data: [DONE]\n\n"))
 
     def _take(self, event: bytes) -> Iterator[bytes]:
         data = data_of(event)
@@ -91,6 +108,7 @@ class Rewriter:
             yield event + b"\n\n"
             return
         if data == DONE:
+            self._is_done = True
             yield from self._last()
             yield b"data: [DONE]\n\n"
             return
@@ -98,6 +116,8 @@ class Rewriter:
         changed = rename_model(data, self.upstream, self.name) if self.upstream != self.name else data
         if b'"usage"' in data and self._read_usage(data) and not self.shows_usage:
             return
+        if _FINISHES[0] in data or _FINISHES[1] in data:
+            self._ended.update(index for index in _ended(data) if index in range(_choices(self.asked)))
         yield from self._release()
         if self.metadata is not None and _may_be_last(data):
             self._held = event, changed
@@ -126,6 +146,21 @@ class Rewriter:
         if self._held is not None:
             (event, data), self._held = self._held, None
             yield _with(event, b"", data)
+
+
+def _choices(body: Mapping[str, Any]) -> int:
+    """How many choices a request asks for: `n` for each of its prompts."""
+    prompt = body.get("prompt")
+    are_many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return (len(prompt) if prompt and are_many else 1) * int(body.get("n") or 1)
+
+
+def _ended(data: bytes) -> Iterator[int]:
+    """The choices that a chunk ends."""
+    with suppress(orjson.JSONDecodeError, AttributeError, LookupError, TypeError):
+        for choice in orjson.loads(data)["choices"]:
+            if choice.get("finish_reason"):
+                yield choice.get("index", 0)
 
 
 def _may_be_last(data: bytes) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bud.gateway.splice import add_member, rename_model
-from bud.gateway.stream import Rewriter, Splitter, data_of
+from bud.gateway.stream import CutShort, Rewriter, Splitter, data_of
 from bud.gateway.usage import Usage
 
 
@@ -25,7 +25,9 @@ LAST = orjson.dumps({"id": "c", "model": "up", "choices": [], "usage": USAGE})
 
 
 def passed(*data: bytes, shows_usage: bool = False, metadata: bool = True, name: str = "mine") -> list[bytes]:
-    rewriter = Rewriter("up", name, shows_usage, (lambda usage: {"cost": usage.output}) if metadata else None, Usage())
+    rewriter = Rewriter(
+        "up", name, shows_usage, (lambda usage: {"cost": usage.output}) if metadata else None, Usage(), {}
+    )
     text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data) + rewriter.end()
     return [event + b"\n\n" for event in text.split(b"\n\n")[:-1]]
 
@@ -49,12 +51,12 @@ def test_metadata_stands_in_the_last_chunk_and_usage_that_nobody_asked_for_is_ke
 
 
 def test_what_was_kept_back_comes_when_a_stream_just_ends() -> None:
-    rewriter = Rewriter("up", "mine", False, lambda usage: {"cost": usage.output}, Usage())
+    rewriter = Rewriter("up", "mine", False, lambda usage: {"cost": usage.output}, Usage(), {})
     event = b"data: " + chunk(finish="stop") + b"\r\n\r\n"
     assert rewriter.feed(event[:9]) + rewriter.feed(event[9:]) == b""
-    (last,) = told([rewriter.end()])
+    last, done = told([event + b"\n\n" for event in rewriter.end().split(b"\n\n")[:-1]])
     assert isinstance(last, dict) and "conduit_metadata" in last
-    assert rewriter.end() == b""
+    assert done == "done"
 
 
 def test_usage_that_the_caller_asked_for_is_the_last_chunk_and_carries_the_metadata() -> None:
@@ -67,22 +69,67 @@ def test_usage_that_the_caller_asked_for_is_the_last_chunk_and_carries_the_metad
 def test_without_metadata_nothing_is_kept_back_and_no_byte_is_changed() -> None:
     events = [chunk("a", model="mine"), chunk(finish="stop", model="mine")]
     found = passed(*events, metadata=False)
-    assert found == [b"data: " + event + b"\n\n" for event in events]
+    assert found == [b"data: " + event + b"\n\n" for event in (*events, b"[DONE]")]
 
 
 def test_a_word_goes_on_at_once_and_only_an_end_waits() -> None:
-    rewriter = Rewriter("up", "up", False, lambda usage: {}, Usage())
+    rewriter = Rewriter("up", "up", False, lambda usage: {}, Usage(), {})
     sent = [rewriter.feed(b"data: " + data + b"\n\n") for data in (chunk("a"), chunk(finish="stop"), b"[DONE]")]
     assert [one.count(b"\n\n") for one in sent] == [1, 0, 2]
 
 
 def test_a_comment_passes() -> None:
-    assert Rewriter("up", "mine", True, None, Usage()).feed(b": keep-alive\n\n") == b": keep-alive\n\n"
+    assert Rewriter("up", "mine", True, None, Usage(), {}).feed(b": keep-alive\n\n") == b": keep-alive\n\n"
 
 
 def test_of_several_choices_each_end_goes_on_with_the_next() -> None:
     found = list(told(passed(chunk(finish="stop"), chunk(finish="length"), b"[DONE]")))
     assert [isinstance(one, dict) and "conduit_metadata" in one for one in found] == [False, True, False]
+
+
+def ends(*choices: object) -> bytes:
+    return orjson.dumps({"choices": list(choices)})
+
+
+STOP, SECOND = {"index": 0, "finish_reason": "stop"}, {"index": 1, "finish_reason": "length"}
+OPEN, SAID = {"index": 0, "finish_reason": None}, {"index": 0, "delta": {"content": '"finish_reason": "stop"'}}
+TEXTS: dict[str, object] = {"prompt": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "data", "is_whole"),
+    [
+        ({}, [ends(STOP)], True),
+        ({"n": None}, [ends(STOP), LAST], True),
+        ({"prompt": [1, 2, 3]}, [ends(STOP)], True),
+        ({"n": 2}, [ends(SECOND), ends(STOP)], True),
+        (TEXTS, [ends(SECOND, STOP)], True),
+        ({}, [ends({"finish_reason": "stop"})], True),
+        ({}, [ends(OPEN), b"[DONE]"], True),
+        ({}, [], False),
+        ({}, [ends(OPEN)], False),
+        ({}, [ends(SAID)], False),
+        ({}, [ends({"index": 0, "finish_reason": ""})], False),
+        ({}, [b'{"error":{"finish_reason":"stop"}}'], False),
+        ({}, [b'{"finish_reason":"stop"'], False),
+        ({"n": 2}, [ends(STOP), ends(STOP)], False),
+        ({"n": 2}, [ends(SECOND, OPEN)], False),
+        (TEXTS | {"n": 2}, [ends(STOP, SECOND)], False),
+        ({}, [ends({"index": [], "finish_reason": "stop"}), ends(SECOND)], False),
+    ],
+)
+def test_a_stream_is_whole_once_it_says_so_or_every_choice_has_ended(
+    asked: dict[str, object], data: list[bytes], is_whole: bool
+) -> None:
+    rewriter = Rewriter("up", "up", True, None, Usage(), asked)
+    text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data)
+    if is_whole:
+        text += rewriter.end()
+        assert text.endswith(b"data: [DONE]\n\n") and text.count(b"[DONE]") == 1
+    else:
+        with pytest.raises(CutShort):
+            rewriter.end()
+        assert b"[DONE]" not in text
 
 
 @given(st.lists(st.text(max_size=20), max_size=8), st.lists(st.integers(1, 30), min_size=1, max_size=60), st.booleans())
