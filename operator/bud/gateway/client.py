@@ -9,20 +9,19 @@ import asyncio
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
+from bud.gateway.lookups import Lookups
 from bud.gateway.reply import Body, Broken, Connection, Lost, Reply
 
 CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 60.0
 _NEXT_ADDRESS_SECONDS = 0.25
 """Until the next address of a name is tried beside the first, as RFC 8305 has it."""
-_NAME_SECONDS = 10.0
 _LOST_SECONDS = 1.0
 _MOST_PLACES = 10_000
 _AGENT = "User-Agent: bud-gateway\r\n"
@@ -47,7 +46,7 @@ class Client:
         self._places: dict[tuple[str, bool], _Place] = {}
         self._idle: dict[tuple[str, int, bool], list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
-        self._found: dict[tuple[str, int], asyncio.Future[Sequence[AddrInfoType]]] = {}
+        self._lookups = Lookups()
         self._sweep: asyncio.TimerHandle | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -131,7 +130,7 @@ class Client:
 
     async def _socket(self, place: _Place) -> socket.socket:
         sock = await start_connection(
-            await self._addresses(place.host, place.port),
+            await self._lookups.find(place.host, place.port),
             happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
             interleave=1,
             socket_factory=self._make_socket,
@@ -139,18 +138,6 @@ class Client:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return sock
-
-    async def _addresses(self, host: str, port: int) -> Sequence[AddrInfoType]:
-        """Of many who ask at once one looks up, and what it finds holds for a while."""
-        found = self._found.get((host, port))
-        if found is None:
-            found = self._found[host, port] = asyncio.ensure_future(_looked_up(host, port))
-            found.add_done_callback(partial(self._keep_name, (host, port)))
-        return await asyncio.shield(found)
-
-    def _keep_name(self, name: tuple[str, int], found: asyncio.Future[Sequence[AddrInfoType]]) -> None:
-        seconds = 0.0 if found.cancelled() or found.exception() else _NAME_SECONDS
-        asyncio.get_running_loop().call_later(seconds, self._found.pop, name, None)
 
     def _drop_old(self) -> None:
         loop = asyncio.get_running_loop()
@@ -168,11 +155,6 @@ class Client:
             self._context = ssl.create_default_context()
             self._context.set_alpn_protocols(["http/1.1"])
         return self._context
-
-
-async def _looked_up(host: str, port: int) -> Sequence[AddrInfoType]:
-    loop = asyncio.get_running_loop()
-    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
 
 
 def _place(url: URL) -> _Place:
