@@ -17,8 +17,13 @@ _MEAN = frozenset({"chat/completions", "completions", "responses"})
 """Endpoints that write as much as their model sees fit, unless somebody bounds it."""
 _BYTES_PER_TOKEN = 4
 """Roughly."""
-_INLINE = re.compile(rb'"data:[^",]*;base64,[^"]*"')
-"""A file within the body, which is no text; what its model makes of it is told in the end."""
+_INLINE = re.compile(
+    rb'"data:[^",]*;base64,(?:[A-Za-z0-9+/=_-]++|\\(?:[/nr]|u00(?:2[BbFf]|3[Dd])))*+"',
+)
+"""A file within the body, which is no text; what its model makes of it is told in the end.
+
+Of base64's letters alone, also as some write them in JSON: text is charged, whatever it begins with.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from bud.gateway.catalog import Price, Served, Target
-from bud.gateway.estimate import Estimate, Usual, estimate, may_cost
+from bud.gateway.estimate import _INLINE, Estimate, Usual, estimate, may_cost
 from bud.gateway.usage import Usage
 
 INLINE = "data:image/png;base64," + "A" * 40_000
@@ -53,6 +53,29 @@ def test_tokens_are_guessed_by_the_text(
     found = estimate(endpoint, body, orjson.dumps(body), mean=50)
     assert read[0] <= found.input <= read[1]
     assert found.output == written
+
+
+@pytest.mark.parametrize(
+    ("text", "is_a_file"),
+    [
+        (b'"data:image/png;base64,iVBORw0KGgo+/-_="', True),
+        (b'"data:text/plain;charset=utf-8;base64,"', True),
+        (rb'"data:x;base64,ab\/cd\r\nef\u002b\u003D"', True),
+        (b'"data:x;base64,words and words"', False),
+        (b'"data:x;base64,words' + b",words" * 100_000 + b'"', False),
+        (rb'"data:x;base64,words\twords"', False),
+        (rb'"data:x;base64,words\u0020words"', False),
+        (rb'"data:x;base64,words\"', False),
+        (b'"data:x;base64,' + b"w" * 1_000_000 + b' "', False),
+        (b'"data:' + b";base64" * 100_000 + b'"', False),
+        (b'"data:x;base64,' + rb"wor\/ds" * 1_000_000 + b'"', True),
+    ],
+    ids=range(11),
+)
+def test_a_file_in_a_body_is_of_base64s_letters_alone(text: bytes, is_a_file: bool) -> None:
+    found = _INLINE.fullmatch(text)
+    assert (found is not None) == is_a_file
+    assert is_a_file or not _INLINE.search(text)
 
 
 def target(price: Price | None) -> Target:
