@@ -46,7 +46,7 @@ class Client:
         self._places: dict[tuple[str, bool], _Place] = {}
         self._idle: dict[tuple[str, int, bool], list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
-        self._lookups = Lookups()
+        self.lookups = Lookups()
         self._sweep: asyncio.TimerHandle | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -130,7 +130,7 @@ class Client:
 
     async def _socket(self, place: _Place) -> socket.socket:
         sock = await start_connection(
-            await self._lookups.find(place.host, place.port),
+            await self.lookups.find(place.host, place.port),
             happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
             interleave=1,
             socket_factory=self._make_socket,

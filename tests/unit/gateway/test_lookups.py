@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 
+import aiohttp
 import pytest
 from aiohappyeyeballs import AddrInfoType
 
 from bud.gateway import lookups as lookups_module
+from bud.gateway.connections import Connections
 from bud.gateway.lookups import Lookups
+from bud.gateway.reach import Reach
 from tests.unit.gateway.scripted import SECONDS, run, until
 
 SILENT = [f"silent-{number}.test" for number in range(lookups_module._MOST_THREADS)]
@@ -168,5 +171,19 @@ def test_an_address_is_not_looked_up(host: str) -> None:
         ((*_, where),) = await lookups.find(host, 81)
         assert (str(where[0]).partition("%")[0] in ("127.0.0.1", "::1", "fe80::1"), where[1]) == (True, 81)
         assert not lookups._latest
+
+    bounded(test)
+
+
+def test_websockets_find_their_names_by_the_same_lookups(resolver: Resolver) -> None:
+    async def test() -> None:
+        connections = Connections.open(Reach.of([], {}))
+        connector = connections.sockets.connector
+        assert isinstance(connector, aiohttp.TCPConnector)
+        await connections.client.lookups.find(GOOD, 80)
+        told = await connector._resolve_host(GOOD, 443)
+        assert [(one["host"], one["port"]) for one in told] == [("192.0.2.1", 443), ("2001:db8::1%3", 443)]
+        assert resolver.asked == {GOOD: 1}
+        await connections.close()
 
     bounded(test)
