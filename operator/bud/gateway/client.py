@@ -23,6 +23,7 @@ _IDLE_SECONDS = 60.0
 _NEXT_ADDRESS_SECONDS = 0.25
 """Until the next address of a name is tried beside the first, as RFC 8305 has it."""
 _LOST_SECONDS = 1.0
+"""How soon a kept connection must be lost for its request to be sent again: later, somebody worked on it."""
 _MOST_PLACES = 10_000
 _AGENT = "User-Agent: bud-gateway\r\n"
 
@@ -62,7 +63,8 @@ class Client:
         """An answer whose head has come. Raises `OSError`, and `Broken`, which is one.
 
         A body that is no bytes is sent in chunks, unless `headers` tell its length. A URL `as_written` is quoted no
-        more. Where a connection that was kept turns out to be gone, another takes its place.
+        more. Where a connection that was kept turns out to be gone at once, another takes its place, unless the body
+        comes in pieces.
         """
         place = self._place(url, as_written)
         told = headers.get("content-length")
