@@ -101,6 +101,10 @@ class Shared:
             retry=Retry(NoBackoff(), 0),
             max_connections=2 * _FLIGHTS,
         )
+        try:
+            self._redis.connection_pool.make_connection()
+        except TypeError as error:
+            raise ValueError(f"the Redis URL has an option that there is not: {str(error).rpartition(' ')[2]}") from None
         self.id = secrets.token_hex(8)
         self.replicas = replicas
         self.present = False
