@@ -102,9 +102,11 @@ class Shared:
             max_connections=2 * _FLIGHTS,
         )
         try:
-            self._redis.connection_pool.make_connection()
+            self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # it has no types
         except TypeError as error:
-            raise ValueError(f"the Redis URL has an option that there is not: {str(error).rpartition(' ')[2]}") from None
+            raise ValueError(
+                f"the Redis URL has an option that there is not: {str(error).rpartition(' ')[2]}"
+            ) from None
         self.id = secrets.token_hex(8)
         self.replicas = replicas
         self.present = False
