@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from bud.gateway.refusal import Invalid
@@ -181,6 +181,14 @@ class Document(_Ask):
     options: DocumentOptions | None = None
 
 
+def _truth(value: object) -> object:
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Truth = Annotated[bool, BeforeValidator(_truth), Field(strict=True)]
+"""True or false as text: no number means either."""
+
+
 class _Spoken(_Ask):
     """Fields of a form beside its file. They come as text, and are taken for what they say."""
 
@@ -194,7 +202,7 @@ class Transcription(_Spoken):
     """`POST /v1/audio/transcriptions`."""
 
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] | None = None
-    stream: bool | None = None
+    stream: Truth | None = None
     timestamp_granularities: list[Literal["word", "segment"]] | None = None
 
 

@@ -157,7 +157,7 @@ def _sends(endpoint: str, ask: type[BaseModel]) -> Object:
     given = "multipart/form-data" if endpoint in FORMS else "application/json"
     content: Object = {"application/json": {"schema": {}}}
     if "stream" in ask.model_fields:
-        content["text/event-stream"] = {"schema": _TEXT}
+        content["text/event-stream"] = {"schema": {}}
     if endpoint == "audio/speech":
         content = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
     return {
