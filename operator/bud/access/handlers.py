@@ -90,11 +90,12 @@ async def _bind(context: Context, owner: Seen) -> BudError | None:
     namespace = project.namespace_of(owner)
     holder = _project_of(context, namespace)
     other = holder if holder is not None and holder.uid != owner.uid else None
-    owners = {project.identity(one.name) for one in context.store.all(PROJECTS)}
     for child in [one for one in context.store.all(ROLE_BINDINGS) if one.owner_kind == PROJECT.kind]:
         is_its = child.owner_name == project.identity(owner.name)
         # Of a Project that is gone, which Kubernetes deletes when it comes to it.
-        is_left = child.namespace == namespace and child.owner_name not in owners
+        is_left = child.namespace == namespace and not context.store.linked(
+            PROJECTS, namespace="", link=f"id:{child.owner_name}"
+        )
         if is_left or (is_its and (other is not None or child.namespace != namespace)):
             await context.writer.delete(child)
     if other is not None:

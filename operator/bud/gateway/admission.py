@@ -80,9 +80,7 @@ class Admission:
 
     async def admit(self, request: Request, key: Key, served: Served, thought: Estimate) -> Admitted:
         """Counts a request, and reserves what it may take. Raises `Limited`, and `Unavailable` for a budget."""
-        hold = None
-        if key.budget is not None or key.project.budget is not None:
-            hold = await self.reserve(request, key, served, thought)
+        hold = await self.reserve(key, served, thought)
         try:
             grant = await self.take(request, key, tokens=thought.input + thought.output)
         except BaseException:
@@ -101,7 +99,7 @@ class Admission:
         request.states = grant.states
         return grant
 
-    async def reserve(self, request: Request, key: Key, served: Served, thought: Estimate) -> Hold | None:
+    async def reserve(self, key: Key, served: Served, thought: Estimate) -> Hold | None:
         """A part of `admit`: by budgets alone. Raises `Limited` and `Unavailable`."""
         if key.budget is None and key.project.budget is None:
             return None

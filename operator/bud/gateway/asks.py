@@ -259,6 +259,13 @@ def checked(endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name in fields}
 
 
+def prompts(body: Mapping[str, Any]) -> int:
+    """How many prompts a request for completions has; one for any other."""
+    found = body.get("prompt")
+    are_many = isinstance(found, list) and found and not isinstance(found[0], int)
+    return len(found) if found and are_many else 1
+
+
 def check_form(endpoint: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a form so far, each as what it means. Raises `Invalid`; what is missing may still come."""
     known = FORMS[endpoint]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from bud.gateway.asks import prompts
 from bud.gateway.catalog import Price, Served
 from bud.gateway.prices import Published
 from bud.gateway.usage import Usage, priced
@@ -68,15 +69,12 @@ def estimate(endpoint: str, body: Mapping[str, Any], text: bytes, *, mean: int) 
     length = len(text)
     if b'"data:' in text:
         length -= sum(len(found.group()) for found in _INLINE.finditer(text))
-    return Estimate(length // _BYTES_PER_TOKEN, int(most) * _answers(endpoint, body))
+    return Estimate(length // _BYTES_PER_TOKEN, int(most) * _answers(body))
 
 
-def _answers(endpoint: str, body: Mapping[str, Any]) -> int:
+def _answers(body: Mapping[str, Any]) -> int:
     """How many answers are written, also those of which the best are chosen."""
-    number = max(int(body.get("n") or 1), int(body.get("best_of") or 1))
-    prompt = body.get("prompt")
-    are_many = endpoint == "completions" and isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    return number * len(prompt) if are_many and prompt is not None else number
+    return prompts(body) * max(int(body.get("n") or 1), int(body.get("best_of") or 1))
 
 
 def may_cost(served: Served, thought: Estimate) -> Decimal | None:

@@ -270,7 +270,7 @@ class Uploads:
             raise Invalid("model is required", param="model", code="missing_required_parameter")
         served = find(self._inference.catalog(), key, where, name)
         usual = self._usual.of(key.project.name, served.name)
-        admitted = Admitted(grant, await self._admission.reserve(request, key, served, usual), NOTHING)
+        admitted = Admitted(grant, await self._admission.reserve(key, served, usual), NOTHING)
         call = Call(request, key, served, where.endpoint, form.fields, b"", admitted, Usage(), cut=form.cut)
         request.facts.model = served.name
         headers = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from importlib.metadata import version
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -117,7 +116,7 @@ class _Asked(Attempt):
         self._span = span
         self._facts = facts
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def ended(self, error: BaseException | None = None) -> None:
         if isinstance(error, Refusal):
             self.refused(error)
         elif isinstance(error, asyncio.CancelledError | GeneratorExit):

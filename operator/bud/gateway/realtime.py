@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 
 from bud.gateway.admission import Admission
-from bud.gateway.auth import authenticate
+from bud.gateway.auth import authenticate, known
 from bud.gateway.call import Call
 from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.estimate import NOTHING
@@ -254,11 +254,12 @@ class Realtime:
         await _Session(call, target, peer, send, self._may_go_on, self._spend).run()
 
     async def _may_go_on(self, session: _Session) -> Refusal | None:
-        key, now, catalog = session.call.key, self._clock(), self._catalog()
-        if catalog.fault:
-            return Unavailable(catalog.fault, code="keys_unknown")
-        known = catalog.keys.get(key.hash)
-        if known is None or (known.ends is not None and known.ends <= now):
+        key = session.call.key
+        try:
+            known(self._catalog(), key.hash, now=self._clock())
+        except Unavailable as refusal:
+            return refusal
+        except Unauthenticated:
             return Unauthenticated("the API key is no longer accepted")
         if session.call.usage.output is None:
             return None

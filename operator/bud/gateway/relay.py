@@ -83,15 +83,13 @@ class Given(Generic[_A]):
     def __enter__(self) -> Given[_A]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._board.end(self._at.url)
         if isinstance(error, Refusal):
             mask(error, self.target.secrets)
         if self.close is not None:
             self.close()
-        self._at.__exit__(kind, error, where)
+        self._at.ended(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,19 +180,18 @@ class Relay:
 
     async def _asked(self, at: Attempt, attempt: _Ask[_A]) -> Given[_A] | Refusal:
         self.board.begin(at.url)
-        at.__enter__()
         try:
             answer = await attempt(at)
         except BaseException as error:
             self.board.end(at.url)
-            at.__exit__(type(error), error, error.__traceback__)
+            at.ended(error)
             raise
         if not isinstance(answer, Refusal):
             self.board.worked(at.url, at.target.model)
             return Given(at, answer, self.board)
         self.board.end(at.url)
         at.refused(answer)
-        at.__exit__(None, None, None)
+        at.ended()
         return answer
 
     async def _open(

@@ -42,24 +42,18 @@ class Server(uvicorn.Server):
     ) -> None:
         patience = patience or Patience()
         super().__init__(
-            uvicorn.Config(
+            _config(
                 Cors(gateway, settings.cors_origins) if settings.cors_origins else gateway,
-                # Without an address, all of both families.
-                host=settings.host or None,  # type: ignore[arg-type]
-                port=settings.port,
-                http=bounded(patience, settings.max_connections),
+                settings.host,
+                settings.port,
+                patience=patience,
+                connections=settings.max_connections,
                 ws=Socket,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
                 lifespan="on",
                 ws_max_size=MESSAGE_BYTES,
                 ws_per_message_deflate=False,
                 ws_ping_interval=patience.ping,
                 ws_ping_timeout=patience.ping,
-                timeout_keep_alive=patience.idle,
                 timeout_graceful_shutdown=int(settings.drain_limit),
                 ssl_context_factory=None if certificate is None else lambda _, __: certificate.context,
             )
@@ -98,19 +92,32 @@ class Server(uvicorn.Server):
 
 def _inside(gateway: Gateway, settings: Settings, patience: Patience) -> uvicorn.Config:
     """The port of health and metrics: its own connections are counted, so that callers never take them all."""
-    return uvicorn.Config(
+    return _config(
         gateway.pages.inside,
+        settings.host,
+        settings.metrics_port,
+        patience=patience,
+        connections=_INSIDE_CONNECTIONS,
         interface="asgi3",
-        host=settings.host or None,  # type: ignore[arg-type]
-        port=settings.metrics_port,
-        http=bounded(patience, _INSIDE_CONNECTIONS),
+        lifespan="off",
+    )
+
+
+def _config(app: Any, host: str, port: int, *, patience: Patience, connections: int, **more: Any) -> uvicorn.Config:
+    """What all ports have: a bounded protocol, and headers and logs of the gateway's own alone."""
+    return uvicorn.Config(
+        app,
+        # Without an address, all of both families.
+        host=host or None,  # type: ignore[arg-type]
+        port=port,
+        http=bounded(patience, connections),
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        lifespan="off",
         timeout_keep_alive=patience.idle,
+        **more,
     )
 
 

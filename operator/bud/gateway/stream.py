@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from bud.gateway.asks import prompts
 from bud.gateway.splice import add_member, rename_model
 from bud.gateway.usage import Usage
 
@@ -150,9 +151,7 @@ class Rewriter:
 
 def _choices(body: Mapping[str, Any]) -> int:
     """How many choices a request asks for: `n` for each of its prompts."""
-    prompt = body.get("prompt")
-    are_many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    return (len(prompt) if prompt and are_many else 1) * int(body.get("n") or 1)
+    return prompts(body) * int(body.get("n") or 1)
 
 
 def _ended(data: bytes) -> Iterator[int]:

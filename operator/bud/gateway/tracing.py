@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,18 +24,15 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 
 
 class Attempt:
-    """One time that a target is asked at one of its addresses, while the block runs; `headers` are to be sent there."""
+    """One time that a target is asked at one of its addresses, until it has `ended`; `headers` are to be sent there."""
 
     def __init__(self, target: Target, url: str, headers: Mapping[str, str]) -> None:
         self.target = target
         self.url = url
         self.headers = headers
 
-    def __enter__(self) -> Attempt:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        pass
+    def ended(self, error: BaseException | None = None) -> None:
+        """It is over, with what was raised meanwhile."""
 
     def refused(self, refusal: Refusal) -> None:
         """It cannot answer, and the next one may be asked."""

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -82,6 +82,20 @@ async def serving(*answers: bytes, context: ssl.SSLContext | None = None) -> Asy
         for one in server.work:
             one.cancel()
         await asyncio.gather(*server.work, return_exceptions=True)
+
+
+@asynccontextmanager
+async def listening(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[tuple[str, Client]]:
+    """The URL of a server that does with each connection what is told, and a client; within `SECONDS`."""
+    listener, client = await asyncio.start_server(handle, "127.0.0.1", 0), Client()
+    try:
+        async with asyncio.timeout(SECONDS):
+            yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/", client
+    finally:
+        client.close()
+        listener.close()
 
 
 async def asked(client: Client, server: Server, body: bytes = b"{}") -> tuple[int, bytes]:

@@ -5,9 +5,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from bud.gateway.client import Client
 from bud.gateway.reply import Broken
-from tests.unit.gateway.scripted import HELLO, SECONDS, closed, run, serving, until
+from tests.unit.gateway.scripted import HELLO, closed, listening, run, serving, until
 
 
 async def _pieces(*pieces: bytes) -> AsyncGenerator[bytes, None]:
@@ -60,13 +59,10 @@ def test_an_answer_before_the_body_has_gone_ends_the_connection_and_the_body() -
         await closed(writer)
 
     async def test() -> None:
-        listener, client = await asyncio.start_server(early, "127.0.0.1", 0), Client()
-        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-        async with asyncio.timeout(SECONDS):
+        async with listening(early) as (url, client):
             reply = await client.ask("POST", url, headers={}, body=endless())
             assert (reply.status, await reply.read(10)) == (413, b"no")
             await ended.wait()
-        listener.close()
 
     run(test)
 
@@ -87,15 +83,11 @@ def test_a_slow_upstream_slows_an_upload_down() -> None:
         await closed(writer)
 
     async def test() -> None:
-        listener, client = await asyncio.start_server(slow, "127.0.0.1", 0), Client()
-        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-        async with asyncio.timeout(SECONDS):
+        async with listening(slow) as (url, client):
             reply = await client.ask("POST", url, headers={}, body=endless())
             await until(lambda: reply._connection._writable is not None)
             assert sent < 64 * 1024 * 1024
-        client.close()
-        over.set()
-        listener.close()
+            over.set()
 
     run(test)
 
@@ -110,14 +102,11 @@ def test_a_connection_with_a_body_still_to_send_is_not_used_again() -> None:
         await closed(writer)
 
     async def test() -> None:
-        listener, client = await asyncio.start_server(early, "127.0.0.1", 0), Client()
-        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-        async with asyncio.timeout(SECONDS):
+        async with listening(early) as (url, client):
             for _ in range(2):
                 reply = await client.ask("POST", url, headers={}, body=bytes(20 * 1024 * 1024))
                 assert (reply.status, await reply.read(10)) == (413, b"no")
             await until(lambda: not client._open)
-        over.set()
-        listener.close()
+            over.set()
 
     run(test)
