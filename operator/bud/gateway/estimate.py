@@ -29,47 +29,60 @@ Of base64's letters alone, also as some write them in JSON: text is charged, wha
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Tokens of a request and of its answer."""
+    """Tokens of a request and of its answer, and seconds of its address's time."""
 
     input: int = 0
     output: int = 0
+    seconds: float = 0.0
 
 
 NOTHING = Estimate()
+
+_Means = dict[tuple[str, str], float]
+"""By project and model."""
 
 
 class Usual:
     """What requests for each model of a project take of late, where nothing of a request tells; `first` before any."""
 
     def __init__(self, first: Estimate = NOTHING) -> None:
-        self._first = float(first.input), float(first.output)
-        self._means: dict[tuple[str, str], tuple[float, float]] = {}
+        self._first = first
+        self._read: _Means = {}
+        self._written: _Means = {}
+        self._seconds: _Means = {}
 
     def of(self, project: str, model: str) -> Estimate:
         """The mean."""
-        return Estimate(*map(round, self._means.get((project, model), self._first)))
+        of, first = (project, model), self._first
+        read, written = self._read.get(of, first.input), self._written.get(of, first.output)
+        return Estimate(round(read), round(written), self._seconds.get(of, first.seconds))
 
     def add(self, project: str, model: str, usage: Usage) -> None:
-        """Learns of one more, if its upstream told."""
-        if usage.input is None and usage.output is None:
-            return
-        found = float(usage.input or 0), float(usage.output or 0)
-        read, written = self._means.get((project, model), found)
-        read, written = read + _WEIGHT * (found[0] - read), written + _WEIGHT * (found[1] - written)
-        self._means[project, model] = read, written
+        """Learns of one more: how long it took, and its tokens if its upstream told."""
+        of = project, model
+        if usage.input is not None or usage.output is not None:
+            _learn(self._read, of, usage.input or 0)
+            _learn(self._written, of, usage.output or 0)
+        if usage.seconds is not None:
+            _learn(self._seconds, of, usage.seconds)
 
 
-def estimate(endpoint: str, body: Mapping[str, Any], text: bytes, *, mean: int) -> Estimate:
-    """What a request in JSON may take; `mean` is how long its model's answers are, for those that nobody bounds."""
+def _learn(means: _Means, of: tuple[str, str], found: float) -> None:
+    before = means.get(of, found)
+    means[of] = before + _WEIGHT * (found - before)
+
+
+def estimate(endpoint: str, body: Mapping[str, Any], text: bytes, *, usual: Estimate) -> Estimate:
+    """What a request in JSON may take; `usual` is what its model takes, where nobody bounds it."""
     if "document" in body:
-        return Estimate(len(body.get("prompt") or "") // _BYTES_PER_TOKEN)
+        return Estimate(len(body.get("prompt") or "") // _BYTES_PER_TOKEN, seconds=usual.seconds)
     most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     if most is None:
-        most = mean if endpoint in _MEAN else 0
+        most = usual.output if endpoint in _MEAN else 0
     length = len(text)
     if b'"data:' in text:
         length -= sum(len(found.group()) for found in _INLINE.finditer(text))
-    return Estimate(length // _BYTES_PER_TOKEN, int(most) * _answers(body))
+    return Estimate(length // _BYTES_PER_TOKEN, int(most) * _answers(body), usual.seconds)
 
 
 def _answers(body: Mapping[str, Any]) -> int:
@@ -78,12 +91,9 @@ def _answers(body: Mapping[str, Any]) -> int:
 
 
 def may_cost(served: Served, thought: Estimate) -> Decimal | None:
-    """US dollars at the dearest that may answer; None where nothing that may answer is known to have a price.
-
-    How long an answer takes, nobody knows before: what its time costs is left out.
-    """
+    """US dollars at the dearest that may answer; None where nothing that may answer is known to have a price."""
     prices = [served.price] if served.price else [target.price for target in (*served.targets, *served.fallbacks)]
-    usage = Usage(thought.input, thought.output)
+    usage = Usage(thought.input, thought.output, seconds=thought.seconds)
     return max((priced(price, usage) or Decimal(0) for price in prices if is_priced(price)), default=None)
 
 

@@ -98,8 +98,8 @@ class Inference:
         served = find(self.catalog(), key, where, body["model"])
         told = checked(where.endpoint, body)
         _bound(told, served)
-        mean = self._usual.of(key.project.name, served.name).output
-        thought = estimate(where.endpoint, told, text, mean=mean)
+        usual = self._usual.of(key.project.name, served.name)
+        thought = estimate(where.endpoint, told, text, usual=usual)
         admitted = await self._admission.admit(request, key, served, thought)
         call = Call(request, key, served, where.endpoint, body, text, admitted, Usage())
         request.facts.model = served.name
@@ -277,8 +277,7 @@ class Inference:
         call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
         price = call.served.price or target.price
         call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), price)
-        if call.usage.output:
-            self._usual.add(call.key.project.name, call.served.name, call.usage)
+        self._usual.add(call.key.project.name, call.served.name, call.usage)
 
 
 def _read(text: bytes) -> Any:

@@ -19,13 +19,14 @@ import orjson
 from bud.gateway.admission import Admission
 from bud.gateway.auth import authenticate, known
 from bud.gateway.call import Call
-from bud.gateway.catalog import Catalog, Key, Served, Target
+from bud.gateway.catalog import Catalog, Key, Price, Served, Target
 from bud.gateway.estimate import NOTHING
 from bud.gateway.inference import deadline
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.naps import Naps
 from bud.gateway.paths import Place
+from bud.gateway.prices import Published
 from bud.gateway.refusal import Invalid, Refusal, Unauthenticated, Unavailable
 from bud.gateway.relay import Relay, Visit, hang_up
 from bud.gateway.request import Message, Request, Send
@@ -36,6 +37,8 @@ log = logging.getLogger("bud.gateway")
 
 _KEY = "openai-insecure-api-key."
 _OPENING_SECONDS = 60.0
+_PAYS_SECONDS = 10.0
+"""How much of its address's time a session uses until it pays for it, while messages pass."""
 _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _INTERNAL, _RESTART = 1001, 1005, 1006, 1008, 1011, 1012
 _REASON_BYTES = 120
 _CHOOSING = frozenset({"deployment", "deployment_id", "api_version", "api_key", "key", "call_id"})
@@ -77,6 +80,11 @@ class _Session:
     may_go_on: Callable[[_Session], Awaitable[Refusal | None]]
     spend: Callable[[_Session, Usage], None]
     closed: bool = False
+
+    @property
+    def price(self) -> Price | Published | None:
+        """What it costs."""
+        return self.call.served.price or self.target.price
 
     async def run(self) -> None:
         """Until one side ends it."""
@@ -227,7 +235,8 @@ class Realtime:
         try:
             with self._naps.use(served.targets):
                 served = await self._woken(served, key, seconds)
-                async with self._relay.visit(served, visit) as (target, peer):
+                async with self._relay.visit(served, visit) as (target, turn, peer):
+                    call.is_at(target, turn)
                     await self._join(call, send, target, peer)
         finally:
             if call.target is None:
@@ -251,27 +260,41 @@ class Realtime:
         request.begun = True
         request.facts.status, request.facts.provider, request.facts.usage = 101, target.provider, call.usage
         await send({"type": "websocket.accept", "subprotocol": chosen, "headers": headers})
-        await _Session(call, target, peer, send, self._may_go_on, self._spend).run()
+        session = _Session(call, target, peer, send, self._may_go_on, self._spend)
+        try:
+            await session.run()
+        finally:
+            if _seconds_due(session):
+                self._spend(session, Usage())
 
     async def _may_go_on(self, session: _Session) -> Refusal | None:
         key = session.call.key
+        if _seconds_due(session) >= _PAYS_SECONDS:
+            self._spend(session, Usage())
         try:
             known(self._catalog(), key.hash, now=self._clock())
         except Unavailable as refusal:
             return refusal
         except Unauthenticated:
             return Unauthenticated("the API key is no longer accepted")
-        if session.call.usage.output is None:
+        if session.call.usage.output is None and session.call.usage.seconds is None:
             return None
         return await self._admission.spent(key)
 
     def _spend(self, session: _Session, usage: Usage) -> None:
-        call, read, written = session.call, usage.input or 0, usage.output or 0
-        self._admission.spend(call.key, usage, call.served.price or session.target.price)
-        call.usage.input = (call.usage.input or 0) + read
-        call.usage.output = (call.usage.output or 0) + written
-        call.usage.cached += usage.cached
-        call.request.facts.cost = cost(call.served.price or session.target.price, call.usage)
+        call = session.call
+        usage.seconds = _seconds_due(session)
+        self._admission.spend(call.key, usage, session.price)
+        call.usage.add(usage)
+        call.request.facts.cost = cost(session.price, call.usage)
+
+
+def _seconds_due(session: _Session) -> float:
+    """Seconds of its address that it has not paid yet; none where they cost nothing."""
+    call, price = session.call, session.price
+    if call.turn is None or not isinstance(price, Price) or not price.hour:
+        return 0.0
+    return call.turn.seconds() - (call.usage.seconds or 0.0)
 
 
 async def _forever() -> None:

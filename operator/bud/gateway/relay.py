@@ -75,6 +75,7 @@ class Given(Generic[_A]):
 
     def __init__(self, at: Attempt, answer: _A, board: Board) -> None:
         self.target = at.target
+        self.url = at.url
         self.answer = answer
         self.close: Callable[[], None] | None = None
         self._at = at
@@ -84,7 +85,7 @@ class Given(Generic[_A]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._board.end(self._at.url)
+        self._board.end(self.url)
         if isinstance(error, Refusal):
             mask(error, self.target.secrets)
         if self.close is not None:
@@ -151,12 +152,12 @@ class Relay:
     @asynccontextmanager
     async def visit(
         self, served: Served, visit: Visit
-    ) -> AsyncIterator[tuple[Target, aiohttp.ClientWebSocketResponse]]:
-        """A WebSocket, while the block runs. Raises `Refusal`."""
+    ) -> AsyncIterator[tuple[Target, Turn, aiohttp.ClientWebSocketResponse]]:
+        """A WebSocket, while the block runs, and what it had of its address so far. Raises `Refusal`."""
         tries = Tries(served, self.board, prefix=b"", until=math.inf)
         with await self._first(tries, partial(self._open, served, visit, tries), trace=visit.trace) as given:
             try:
-                yield given.target, given.answer
+                yield given.target, self.board.turn(given.url), given.answer
             finally:
                 await hang_up(given.answer, aiohttp.WSCloseCode.GOING_AWAY)
 

@@ -30,6 +30,14 @@ class Usage:
     cached: int = 0
     seconds: float | None = None
 
+    def add(self, more: Usage) -> None:
+        """What was used besides."""
+        if more.input is not None or more.output is not None:
+            self.input, self.output = (self.input or 0) + (more.input or 0), (self.output or 0) + (more.output or 0)
+        self.cached += more.cached
+        if more.seconds is not None:
+            self.seconds = (self.seconds or 0.0) + more.seconds
+
     def read(self, told: object) -> None:
         """From the `usage` object of chat, completions, embeddings or responses; what cannot be meant says nothing."""
         if not isinstance(told, dict) or not told:

@@ -19,6 +19,7 @@ from tests.integration.gateway.upstream import USAGE, completion, running
 HELD_SECONDS = 0.2
 GPUS, HOUR = 2, 1800
 PER_SECOND = GPUS * HOUR / 3600
+BUDGET = 0.5
 TOLD = {"capabilities": ["chat", "vision"], "contextLength": 4096, "maxOutputTokens": 300}
 
 
@@ -44,7 +45,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         objects = (
             project(),
             key(),
-            key("poor", "bud_poor", budget={"amount": "0.01", "period": "Total"}),
+            key("poor", "bud_poor", budget={"amount": str(BUDGET), "period": "Total"}),
             own("by-time", pricing={"perGPUHour": HOUR}, resources={"gpu": GPUS}, **TOLD),
             own("by-tokens", pricing={"inputTokensPer1k": "2", "outputTokensPer1k": "10"}),
             own("free"),
@@ -101,7 +102,11 @@ def test_a_stream_tells_what_its_time_cost_at_its_end(gateway: GatewayProcess) -
 
 
 def test_time_spends_a_budget_and_then_nothing_more(gateway: GatewayProcess) -> None:
-    assert ask(gateway, "by-time", "poor").status_code == 200
-    refused = ask(gateway, "by-time", "poor")
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: ask(gateway, "by-time", "poor"), range(64)))
+    costs = [answer.json()["conduit_metadata"]["cost"] for answer in answers if answer.status_code == 200]
+    # Each may take longer than what was usual before and was reserved, but none of what is left is spent twice.
+    assert 0 < sum(costs) <= BUDGET + 16 * max(costs)
+    refused = answers[-1]
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "budget_exceeded")
     assert ask(gateway, "free", "poor").status_code == 200

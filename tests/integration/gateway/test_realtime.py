@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -13,64 +12,17 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.gateway_process import KEY, GatewayProcess, key, project, provider, running_gateway
-from tests.integration.gateway.upstream import Upstream, failing, running, unread
+from tests.gateway_process import KEY, GatewayProcess, key, made, project, provider, running_gateway
+from tests.integration.gateway.talking import Model
+from tests.integration.gateway.upstream import Upstream, running, unread
 from tests.tiny_engine import free_port
 from tests.waiting import contains, eventually, is_equal
 
 MIB = 1024 * 1024
-USAGE = {"total_tokens": 30, "input_tokens": 10, "output_tokens": 20}
-
-
-class Model:
-    """Speaks as the realtime API does; `held` stops its reading, `closed` is how its caller closed the last session."""
-
-    def __init__(self) -> None:
-        self.may_read = threading.Event()
-        self.may_read.set()
-        self.read = 0
-        self.said = 0
-        self.closed: list[tuple[int | None, str]] = []
-
-    async def __call__(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        if "refused" in request.query:
-            return failing(int(request.query["refused"]), "no", location=f"{request.path}?model=elsewhere")
-        socket = web.WebSocketResponse(protocols=["realtime"], max_msg_size=16 * MIB)
-        await socket.prepare(request)
-        model = request.query["model"]
-        await socket.send_json({"type": "session.created", "session": {"model": model, "query": dict(request.query)}})
-        await asyncio.to_thread(self.may_read.wait)
-        try:
-            async for message in socket:
-                self.read += 1
-                if message.type is web.WSMsgType.BINARY:
-                    await socket.send_bytes(message.data[::-1])
-                else:
-                    await self._hear(socket, json.loads(message.data))
-        finally:
-            # When the connection ends with the last word, this is cancelled while it still answers that.
-            self.closed.append((socket.close_code, ""))
-        return socket
-
-    async def _hear(self, socket: web.WebSocketResponse, event: dict[str, Any]) -> None:
-        kind = event["type"]
-        if kind == "response.create":
-            await socket.send_json({"type": "response.done", "response": {"output": [], "usage": USAGE}})
-        elif kind == "close":
-            await socket.close(code=event["code"], message=event["reason"].encode())
-        elif kind == "break":
-            assert socket._req is not None and socket._req.transport is not None
-            socket._req.transport.abort()
-        elif kind == "talk":
-            for _ in range(event["count"]):
-                await socket.send_str("x" * event["size"])
-                self.said += 1
-        elif kind != "heard":
-            await socket.send_json({"type": "echo", "event": event})
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +46,14 @@ def objects(upstream: Upstream, **changes: Any) -> list[dict[str, Any]]:
     names = ("voice", "spare")
     offers = [{"name": name, "upstreamName": "gpt-realtime", "pricing": {"inputTokensPer1k": 1}} for name in names]
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"apiKey": "sk-upstream"}}
+    hourly = {"modelRef": {"name": "m"}, "pricing": {"perGPUHour": 3_600_000}, "resources": {"gpu": 1}}
+    status = {"endpointURL": upstream.url, "modelName": "own", "readyReplicas": 1, "task": "text-generation"}
     return [
         secret,
         project(),
         key(**changes),
+        *(key(f"hourly-{name}", f"bud_hourly_{name}", budget={"amount": "0.015"}) for name in ("talker", "listener")),
+        made("Deployment", "own", hourly) | {"status": status},
         key("bounded", "bud_bounded", limits={"tokensPerDay": 50, "requestsPerDay": 9}),
         key("poor", "bud_poor", budget={"amount": "0.015"}),
         key("narrow", "bud_narrow", scopes={"endpoints": ["models"]}),
@@ -336,6 +292,27 @@ def test_a_session_ends_when_its_budget_is_spent(gateway: GatewayProcess) -> Non
     with pytest.raises(InvalidStatus) as refused, session(gateway, secret="bud_poor"):
         pass
     assert refused.value.response.headers["x-should-retry"] == "false"
+
+
+def test_a_session_that_talks_pays_for_the_time_of_its_gpus(gateway: GatewayProcess) -> None:
+    with session(gateway, "/v1/realtime?model=own", secret="bud_hourly_talker") as socket:
+        socket.recv(20)
+        say(socket, "response.create")
+        assert json.loads(socket.recv(20))["type"] == "response.done"
+        assert json.loads(socket.recv(20))["error"]["code"] == "budget_exceeded"
+
+
+def test_a_session_that_was_silent_pays_for_the_time_of_its_gpus_at_its_end(gateway: GatewayProcess) -> None:
+    def refused() -> str:
+        try:
+            with session(gateway, "/v1/realtime?model=own", secret="bud_hourly_listener") as socket:
+                socket.recv(20)
+        except InvalidStatus as refusal:
+            return json.loads(refusal.response.body)["error"]["code"]  # type: ignore[no-any-return]
+        return ""
+
+    assert not refused()
+    eventually(lambda: is_equal(refused(), "budget_exceeded"))
 
 
 def test_a_key_that_is_revoked_ends_its_sessions_at_the_next_word(gateway: GatewayProcess, upstream: Upstream) -> None:

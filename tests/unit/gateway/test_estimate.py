@@ -50,9 +50,9 @@ def block(url: str) -> list[dict[str, Any]]:
 def test_tokens_are_guessed_by_the_text(
     endpoint: str, body: dict[str, Any], read: tuple[int, int], written: int
 ) -> None:
-    found = estimate(endpoint, body, orjson.dumps(body), mean=50)
+    found = estimate(endpoint, body, orjson.dumps(body), usual=Estimate(7, 50, 2.5))
     assert read[0] <= found.input <= read[1]
-    assert found.output == written
+    assert (found.output, found.seconds) == (written, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -94,17 +94,17 @@ CHEAP, DEAR = Price(Decimal(1), Decimal(2), Decimal("0.5")), Price(Decimal(10))
         (Served("m", (target(DEAR),), price=CHEAP), "2.9"),
         (Served("m", (target(None),)), None),
         (Served("m", (target(Price()),)), None),
-        (Served("m", (target(Price(hour=Decimal(9))),)), "0"),
+        (Served("m", (target(Price(hour=Decimal(9))),)), "0.005"),
     ],
 )
 def test_the_dearest_that_may_answer_counts(served: Served, cost: str | None) -> None:
-    assert may_cost(served, Estimate(400, 1000)) == (Decimal(cost) if cost is not None else None)
+    assert may_cost(served, Estimate(400, 1000, 2.0)) == (Decimal(cost) if cost is not None else None)
 
 
 def test_what_uploads_take_is_what_they_took_of_late() -> None:
     usual = Usual()
     assert usual.of("team", "ears") == Estimate()
-    for usage in (Usage(100, 10), Usage(200, None), Usage()):
+    for usage in (Usage(100, 10, seconds=2.0), Usage(200, None), Usage(seconds=3.0)):
         usual.add("team", "ears", usage)
-    assert usual.of("team", "ears") == Estimate(110, 9)
+    assert usual.of("team", "ears") == Estimate(110, 9, 2.1)
     assert usual.of("other", "ears") == Estimate()
