@@ -22,11 +22,11 @@ from bud.gateway.idempotency import digest_of
 from bud.gateway.mask import masked
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
-from bud.gateway.naps import Naps, among_fallbacks, everything
+from bud.gateway.naps import Naps, Pick
 from bud.gateway.paths import Place
 from bud.gateway.protocol import watch
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
-from bud.gateway.relay import Answer, Errand, Relay, is_another_asked, passed_on
+from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
 from bud.gateway.splice import add_member, rename_model, unambiguous
@@ -140,22 +140,14 @@ class Inference:
         if all(target.nap is None for target in (*served.targets, *served.fallbacks)):
             await self._answered(call, errand)
             return
-        with self._naps.use(served.targets):
-            await self._held(call, everything)
-            try:
-                await self._answered(call, errand)
-            except Refusal as refusal:
-                asleep = self._naps.asleep(call.served.fallbacks)
-                if call.target is not None or not asleep or not is_another_asked(refusal) or not errand.again():
-                    raise
-            else:
-                return
-        # Nothing else can answer: what sleeps is woken, and asked alone.
-        with self._naps.use(asleep):
-            await self._held(call, partial(among_fallbacks, ids=frozenset(target.id for target in asleep)))
+
+        async def ask(pick: Pick) -> None:
+            await self._held(call, pick)
             await self._answered(call, errand)
 
-    async def _held(self, call: Call, pick: Callable[[Served], Served]) -> None:
+        await self._naps.ask(call, ask, again=errand.again)
+
+    async def _held(self, call: Call, pick: Pick) -> None:
         """Waits for what sleeps; to callers of streams it sends comments meanwhile, lest they take it for dead."""
         waking = asyncio.ensure_future(self._naps.awake(call.served, call.key.project.namespace, pick))
         try:

@@ -13,10 +13,13 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from dataclasses import replace
+from functools import partial
 
 from bud.errors import BudError
+from bud.gateway.call import Call
 from bud.gateway.catalog import Catalog, Served, Target
-from bud.gateway.refusal import Unavailable
+from bud.gateway.refusal import Refusal, Unavailable
+from bud.gateway.relay import is_another_asked
 
 log = logging.getLogger("bud.gateway")
 
@@ -26,6 +29,10 @@ _AGAIN_SECONDS = 1.0
 
 Note = Callable[[str], Awaitable[None]]
 """Writes that the Deployment of this id is used now. Raises `BudError`."""
+
+
+Pick = Callable[[Served], Served]
+"""What of a name is waited for, and asked."""
 
 
 def everything(served: Served) -> Served:
@@ -75,12 +82,29 @@ class Naps:
         finally:
             self._using.subtract(ids.keys())
 
+    async def ask(
+        self, call: Call, ask: Callable[[Pick], Awaitable[None]], *, again: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Asks what there is; where nothing of it can answer, what sleeps of the fallbacks is asked alone.
+
+        `again` is whether more can be asked. Raises what `ask` does, which has to wait by `awake`.
+        """
+        with self.use(call.served.targets):
+            try:
+                return await ask(everything)
+            except Refusal as refusal:
+                asleep = self.asleep(call.served.fallbacks)
+                if call.target is not None or not asleep or not is_another_asked(refusal) or not again():
+                    raise
+        with self.use(asleep):
+            await ask(partial(among_fallbacks, ids=frozenset(target.id for target in asleep)))
+
     def asleep(self, targets: Iterable[Target]) -> tuple[Target, ...]:
         """Those that sleep and can be woken."""
         known = () if self._note is None else targets
         return tuple(target for target in known if target.nap is not None and not target.urls)
 
-    async def awake(self, served: Served, namespace: str, pick: Callable[[Served], Served] = everything) -> Served:
+    async def awake(self, served: Served, namespace: str, pick: Pick = everything) -> Served:
         """What `pick` takes of the name, once something answers to it. Raises `Unavailable` when too many wait."""
         served = pick(served)
         if self._note is None or any(target.urls for target in served.targets):

@@ -24,7 +24,7 @@ from bud.gateway.estimate import NOTHING
 from bud.gateway.inference import deadline
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
-from bud.gateway.naps import Naps
+from bud.gateway.naps import Naps, Pick
 from bud.gateway.paths import Place
 from bud.gateway.prices import Published
 from bud.gateway.refusal import Invalid, Refusal, Unauthenticated, Unavailable
@@ -232,22 +232,26 @@ class Realtime:
             seconds,
             request.trace,
         )
-        try:
-            with self._naps.use(served.targets):
-                served = await self._woken(served, key, seconds)
-                async with self._relay.visit(served, visit) as (target, turn, peer):
-                    call.is_at(target, turn)
+
+        async def ask(pick: Pick) -> None:
+            served = await self._woken(call, seconds, pick)
+            async with self._relay.visit(served, visit) as (target, turn, peer):
+                call.is_at(target, turn)
+                with self._naps.use((target,)):
                     await self._join(call, send, target, peer)
+
+        try:
+            await self._naps.ask(call, ask)
         finally:
             if call.target is None:
                 self._admission.release(admitted)
 
-    async def _woken(self, served: Served, key: Key, seconds: float) -> Served:
+    async def _woken(self, call: Call, seconds: float, pick: Pick) -> Served:
         try:
             async with asyncio.timeout(seconds):
-                return await self._naps.awake(served, key.project.namespace)
+                return await self._naps.awake(call.served, call.key.project.namespace, pick)
         except TimeoutError:
-            raise Unavailable(f"model '{served.name}' is being woken; try again later") from None
+            raise Unavailable(f"model '{call.served.name}' is being woken; try again later") from None
 
     async def _join(self, call: Call, send: Send, target: Target, peer: aiohttp.ClientWebSocketResponse) -> None:
         request = call.request

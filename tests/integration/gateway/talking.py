@@ -1,4 +1,4 @@
-"""An upstream of realtime sessions that does what a test says."""
+"""Upstreams of realtime sessions: one does what a test says, one ends them at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import json
 import threading
 from typing import Any
 
+import pytest
 from aiohttp import web
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.integration.gateway.upstream import failing
 
@@ -60,3 +63,24 @@ class Model:
                 self.said += 1
         elif kind != "heard":
             await socket.send_json({"type": "echo", "event": event})
+
+
+async def end_session(request: web.Request) -> web.StreamResponse:
+    """Ends a session as it begins; its model is the reason."""
+    session = web.WebSocketResponse()
+    await session.prepare(request)
+    await session.close(message=request.query["model"].encode())
+    return session
+
+
+def end_of_session(port: int, model: str, secret: str) -> str:
+    """The reason with which a session with a gateway is ended."""
+    headers = {"Authorization": f"Bearer {secret}"}
+    url = f"ws://127.0.0.1:{port}/v1/realtime?model={model}"
+    with (
+        connect(url, additional_headers=headers, proxy=None, open_timeout=30) as session,
+        pytest.raises(ConnectionClosed) as closed,
+    ):
+        session.recv(30)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.reason

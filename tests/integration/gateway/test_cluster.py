@@ -8,7 +8,7 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from tests.cluster.handle import Cluster
 from tests.gate import Gate
 from tests.gateway_process import GatewayProcess
 from tests.integration.chart import permitted, rendered
+from tests.integration.gateway.talking import end_of_session, end_session
 from tests.integration.gateway.upstream import Upstream, completion, failing, running
 from tests.waiting import eventually
 from tests.world import World, deployment
@@ -109,6 +110,8 @@ def place(kinds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 async def _answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     """Knows the models of these tests and no others; who names the longest one gets a stream that waits for a word."""
+    if request.path == "/v1/realtime":
+        return await end_session(request)
     if request.path != "/v1/chat/completions" or body["model"] not in ("chat", "gpt", "sleepy", "spare"):
         return failing(404)
     if body["model"] == "gpt" and request.headers.get("Authorization") != "Bearer sk-1":
@@ -224,24 +227,36 @@ def test_requests_for_one_that_sleeps_are_noted_once_and_held_until_it_serves(pl
     world.kubectl("delete", "mdep", "sleepy")
 
 
-def test_one_that_sleeps_is_woken_as_a_fallback_when_nothing_else_answers(place: Place) -> None:
+def _request(place: Place, model: str) -> str:
+    told: str = place.ask(model=model).json()["conduit_metadata"]["model_version"]
+    return told
+
+
+def _session(place: Place, model: str) -> str:
+    return end_of_session(place.gateway.port, model, "bud_alice")
+
+
+@pytest.mark.parametrize(("ask", "spare"), [(_request, "spare"), (_session, "voice")])
+def test_one_that_sleeps_is_woken_as_a_fallback_when_nothing_else_answers(
+    place: Place, ask: Callable[[Place, str], str], spare: str
+) -> None:
     world, nowhere = place.world, place.pods[0].url.rpartition(":")[0] + ":1/v1"
     world.apply(
-        deployment("spare", "weights", autoScaling={"minReplicas": 0, "idleSeconds": 3600}),
+        deployment(spare, "weights", autoScaling={"minReplicas": 0, "idleSeconds": 3600}),
         _made("Provider", "away", {"kind": "OpenAICompatible", "baseURL": nowhere, "models": [{"name": "away"}]}),
-        _made("Route", "guarded", {"targets": [{"providerRef": {"name": "away", "model": "away"}}],
-                                   "fallbacks": [{"deploymentRef": {"name": "spare"}}]}),
+        _made("Route", f"to-{spare}", {"targets": [{"providerRef": {"name": "away", "model": "away"}}],
+                                       "fallbacks": [{"deploymentRef": {"name": spare}}]}),
     )  # fmt: skip
-    place.await_listed("guarded")
-    place.await_listed("spare")
+    place.await_listed(f"to-{spare}")
+    place.await_listed(spare)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(place.ask, model="guarded")
-        eventually(lambda: _found(world, child_name("Deployment", world.namespace, "spare")))
+        asked = pool.submit(ask, place, f"to-{spare}")
+        eventually(lambda: _found(world, child_name("Deployment", world.namespace, spare)))
         assert not asked.done()
-        world.apply(_slice("s", world, place.pods[0], of="spare"))
-        assert asked.result().status_code == 200
-    assert place.ask(model="guarded").json()["conduit_metadata"]["model_version"] == "spare"
-    world.kubectl("delete", "mdep/spare", "bprov/away", "broute/guarded")
+        world.apply(_slice(spare, world, place.pods[0], of=spare))
+        assert asked.result() == spare
+    assert ask(place, f"to-{spare}") == spare
+    world.kubectl("delete", f"mdep/{spare}", "bprov/away", f"broute/to-{spare}")
 
 
 def test_a_gateway_changes_nothing_but_its_notes(place: Place) -> None:
