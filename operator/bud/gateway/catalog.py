@@ -105,8 +105,9 @@ class Target:
     `conduit_metadata` tells. `headers` hold the gateway's own credentials. `query` ends every address, with its `?`.
     `translator` is None for those that speak OpenAI's format; `most` is their name for the most tokens of a chat's
     answer, and `functions` whether they know the older functions. `own` is for what the operator runs, or the
-    administrator allows by name: its addresses are not checked. After `first_byte` seconds without any of an
-    answer another is asked. `nap` is set where it may sleep. `secrets` are what no answer may repeat.
+    administrator allows by name: its addresses are not checked. `namespace` is its project's. After `first_byte`
+    seconds without any of an answer another is asked. `nap` is set where it may sleep. `secrets` are what no answer may
+    repeat.
     """
 
     id: str
@@ -128,6 +129,7 @@ class Target:
     most: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     functions: bool = False
     own: bool = False
+    namespace: str = ""
     nap: Nap | None = None
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
 

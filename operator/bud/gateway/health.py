@@ -113,7 +113,7 @@ def samples(catalog: Catalog, board: Board, *, now: float) -> Iterator[str]:
             found[labels(("bud_namespace", "bud_target"), (namespace, target.id))] = target
     yield head(resting, "gauge", "Addresses of a target that rest after faults.")
     for given, one in found.items():
-        yield sample(resting, given, sum(not board.is_open(url, one.model, now=now) for url in one.urls))
+        yield sample(resting, given, sum(not board.is_open(one, url, now=now) for url in one.urls))
     yield head(busy, "gauge", "Requests that a target is working on.")
     for given, one in found.items():
         yield sample(busy, given, sum(map(board.under_way, one.urls)))

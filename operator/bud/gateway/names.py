@@ -162,6 +162,7 @@ class Names:
             context_length=engine.context_length,
             max_output_tokens=engine.max_output_tokens,
             own=True,
+            namespace=item.namespace,
             nap=Nap(engine.id, engine.idle_seconds) if self._sees_pods and engine.idle_seconds is not None else None,
         )
         targets = [(item.name, target), *((adapter, replace(target, model=adapter)) for adapter in engine.adapters)]
@@ -243,6 +244,7 @@ def _target(item: Item, spec: ProviderSpec, model: ProviderModel, reach: Reached
     window = price.context_length if isinstance(price, Published) else None
     return Target(
         id=f"{item.name}/{model.name}",
+        namespace=item.namespace,
         provider=reach.label,
         model=name,
         urls=(reach.url(name),),

@@ -188,7 +188,7 @@ class Relay:
             at.ended(error)
             raise
         if not isinstance(answer, Refusal):
-            self.board.worked(at.url, at.target.model)
+            self.board.worked(at.target, at.url)
             return Given(at, answer, self.board)
         self.board.end(at.url)
         at.refused(answer)
@@ -250,7 +250,7 @@ class Relay:
         refusal = _told(reply.status, told, target, headers=reply.headers, path=sent.path)
         if is_another_asked(refusal):
             return refusal
-        self.board.worked(at.url, target.model)
+        self.board.worked(target, at.url)
         raise refusal
 
 

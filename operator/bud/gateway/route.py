@@ -19,8 +19,11 @@ _BOUND = 1.25
 Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads")."""
 
 
-Key = str | tuple[str, str]
-"""What may rest: an address to which no connection leads, or a model at an address that answers with faults."""
+Key = str | tuple[str, str, str]
+"""What may rest: an address to which no connection leads, or a model at an address that answers a project with faults.
+
+The latter may be its own account's or its own haste's, and is no other project's.
+"""
 
 
 @dataclass(slots=True)
@@ -93,10 +96,10 @@ class Board:
         """That of a request which has just begun."""
         return Turn(self._busy[url], self._clock)
 
-    def worked(self, url: str, model: str) -> None:
+    def worked(self, target: Target, url: str) -> None:
         if self._circuits:
             self._circuits.pop(url, None)
-            self._circuits.pop((url, model), None)
+            self._circuits.pop(model_at(target, url), None)
 
     def failed(self, key: Key, *, now: float) -> None:
         at = self._circuits.setdefault(key, _Circuit())
@@ -107,9 +110,9 @@ class Board:
             at.closed_until = now + at.pause
             self.fault.set()
 
-    def is_open(self, url: str, model: str, *, now: float) -> bool:
+    def is_open(self, target: Target, url: str, *, now: float) -> bool:
         """Whether something may be sent: what rested is tried again when its pause is over."""
-        return not self._circuits or (self._is_open(url, now) and self._is_open((url, model), now))
+        return not self._circuits or (self._is_open(url, now) and self._is_open(model_at(target, url), now))
 
     def resting(self) -> dict[Key, float]:
         """What rests after faults, and until when."""
@@ -139,11 +142,16 @@ class Board:
         return at is None or (at.closed_until <= now and not at.held)
 
 
+def model_at(target: Target, url: str) -> Key:
+    """What rests of a target when one of its addresses answers with faults."""
+    return url, target.model, target.namespace
+
+
 def keys(target: Target) -> Iterator[tuple[Key, str]]:
     """What may rest of a target, each with the address that it is about."""
     for url in target.urls:
         yield url, url
-        yield (url, target.model), url
+        yield model_at(target, url), url
 
 
 def order(served: Served, board: Board, *, prefix: bytes, now: float) -> Iterator[tuple[Target, str]]:
@@ -173,7 +181,7 @@ def order(served: Served, board: Board, *, prefix: bytes, now: float) -> Iterato
 
 
 def _is_usable(target: Target, board: Board, now: float) -> bool:
-    return any(board.is_open(url, target.model, now=now) for url in target.urls)
+    return any(board.is_open(target, url, now=now) for url in target.urls)
 
 
 def _choose(served: Served, targets: Sequence[Target], board: Board, *, prefix: bytes, now: float) -> Target:
@@ -191,7 +199,7 @@ def _choose(served: Served, targets: Sequence[Target], board: Board, *, prefix: 
 def _address(target: Target, board: Board, tried: set[str], *, prefix: bytes, now: float) -> str:
     if len(target.urls) == 1:
         return target.urls[0]
-    usable = [url for url in target.urls if url not in tried and board.is_open(url, target.model, now=now)]
+    usable = [url for url in target.urls if url not in tried and board.is_open(target, url, now=now)]
     usable = usable or [url for url in target.urls if url not in tried] or list(target.urls)
     return _nearest(usable, [board.under_way(url) for url in usable], prefix)
 

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 from bud.gateway.catalog import Served, Target
 from bud.gateway.refusal import Refusal, Unavailable
-from bud.gateway.route import Board, Key, order
+from bud.gateway.route import Board, Key, model_at, order
 
 RETRY_AFTER = "retry-after"
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
@@ -130,7 +130,7 @@ class Tries:
     def cut(self, target: Target, url: str, *, since: float) -> None:
         """Nobody waits for it any more, as it was asked at `since` and has not answered."""
         if self.now() - since >= min(_HUNG_SECONDS, self._served.timeout / 2):
-            self._board.failed((url, target.model), now=self.now())
+            self._board.failed(model_at(target, url), now=self.now())
 
 
 def pause(headers: Mapping[str, str], *, now: float) -> dict[str, str]:
@@ -151,7 +151,7 @@ def pause(headers: Mapping[str, str], *, now: float) -> dict[str, str]:
 
 
 def _who(target: Target, url: str, refusal: Refusal) -> Key:
-    return url if isinstance(refusal, Unreached) else (url, target.model)
+    return url if isinstance(refusal, Unreached) else model_at(target, url)
 
 
 def _hurries(served: Served) -> bool:

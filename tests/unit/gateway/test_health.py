@@ -9,7 +9,7 @@ import pytest
 
 from bud.gateway.catalog import Catalog, Served, Target
 from bud.gateway.health import Health, samples
-from bud.gateway.route import Board, Key, order
+from bud.gateway.route import Board, Key, model_at, order
 from tests import virtual_time
 
 A, B = "http://a/v1", "http://b/v1"
@@ -28,7 +28,7 @@ class Bench:
     def __init__(
         self, target: Target, *, well_at: float = float("inf"), takes: float = 0.0, odd_until: float = 0.0
     ) -> None:
-        self.board, self.model = Board(), target.model
+        self.board, self.target = Board(), target
         self.asked: list[tuple[float, str]] = []
         self.catalog = catalog(target)
         self._well_at = well_at
@@ -81,7 +81,7 @@ def test_an_address_that_rests_is_asked_after_each_pause(target: Target, well_at
 
 def test_a_model_that_rests_is_asked_at_its_address_alone() -> None:
     bench = Bench(DEPLOYMENT, well_at=5.0)
-    assert bench.run(1000, (1.0, lambda: bench.fail((B, "chat")))) == [(3.0, B), (7.0, B)]
+    assert bench.run(1000, (1.0, lambda: bench.fail(model_at(DEPLOYMENT, B)))) == [(3.0, B), (7.0, B)]
     assert Bench(DEPLOYMENT).run(1000) == []
 
 
@@ -99,7 +99,7 @@ def test_an_address_that_is_asked_gets_no_request_until_it_is_well() -> None:
     bench, seen = Bench(DEPLOYMENT, well_at=10.0, takes=1.0), list[bool]()
 
     def look() -> None:
-        seen.append(bench.board.is_open(A, bench.model, now=asyncio.get_running_loop().time()))
+        seen.append(bench.board.is_open(bench.target, A, now=asyncio.get_running_loop().time()))
 
     bench.run(100, (1.0, bench.fail), (3.5, look), (8.5, look), (17.5, look), (18.5, look))
     assert bench.asked == [(4.0, A), (9.0, A), (18.0, A)]
@@ -112,7 +112,7 @@ def test_one_that_is_not_asked_gets_a_request_after_its_pause() -> None:
         100,
         (1.0, bench.fail),
         *(
-            (moment, lambda: seen.append(bench.board.is_open(A, bench.model, now=asyncio.get_running_loop().time())))
+            (moment, lambda: seen.append(bench.board.is_open(bench.target, A, now=asyncio.get_running_loop().time())))
             for moment in (2.9, 3.1)
         ),
     )
@@ -131,8 +131,8 @@ def test_many_faults_at_once_make_one_pause() -> None:
 
 def test_a_request_that_works_ends_the_asking() -> None:
     bench = Bench(COMPATIBLE)
-    assert bench.run(100, (1.0, bench.fail), (2.0, lambda: bench.board.worked(A, COMPATIBLE.model))) == []
-    assert bench.board.is_open(A, bench.model, now=2.0)
+    assert bench.run(100, (1.0, bench.fail), (2.0, lambda: bench.board.worked(COMPATIBLE, A))) == []
+    assert bench.board.is_open(bench.target, A, now=2.0)
 
 
 def test_an_address_that_is_gone_is_forgotten_and_those_with_work_are_not() -> None:

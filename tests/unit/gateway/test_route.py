@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bud.gateway.catalog import Served, Target
-from bud.gateway.route import Board, Turn, order
+from bud.gateway.route import Board, Turn, model_at, order
 
 PODS = tuple(f"http://10.0.0.{number}/v1" for number in range(8))
 CHAT = Target("chat", "bud", "chat", PODS)
@@ -77,24 +77,26 @@ def test_an_address_that_fails_again_and_again_rests_and_is_tried_anew() -> None
     assert A.urls[0] in {tried(served, board, now=2.5)[0] for _ in range(200)}
     board.failed(A.urls[0], now=2.5)
     assert {tried(served, board, now=5.0)[0] for _ in range(50)} == {B.urls[0]}
-    board.worked(A.urls[0], A.model)
+    board.worked(A, A.urls[0])
     assert A.urls[0] in {tried(served, board, now=5.0)[0] for _ in range(200)}
 
 
-def test_a_model_that_fails_rests_alone_and_an_address_that_fails_rests_with_all_its_models() -> None:
-    other = replace(A, id="a/other", model="other")
+@pytest.mark.parametrize("other", [replace(A, id="a/other", model="other"), replace(A, namespace="another")])
+def test_a_model_that_fails_rests_alone_in_its_project_and_an_address_that_fails_rests_with_all_of_it(
+    other: Target,
+) -> None:
     broken, well, board = Served("r", (A, B)), Served("s", (other, B)), Board()
     for _ in range(5):
-        board.failed((A.urls[0], A.model), now=0.0)
+        board.failed(model_at(A, A.urls[0]), now=0.0)
     assert {tried(broken, board, now=1.0)[0] for _ in range(50)} == {B.urls[0]}
     assert A.urls[0] in {tried(well, board, now=1.0)[0] for _ in range(200)}
     # What works at the address says nothing of the model that does not.
-    board.worked(A.urls[0], other.model)
+    board.worked(other, A.urls[0])
     assert {tried(broken, board, now=1.0)[0] for _ in range(50)} == {B.urls[0]}
     for _ in range(5):
         board.failed(A.urls[0], now=0.0)
     assert {tried(well, board, now=1.0)[0] for _ in range(50)} == {B.urls[0]}
-    board.worked(A.urls[0], A.model)
+    board.worked(A, A.urls[0])
     assert A.urls[0] in {tried(broken, board, now=1.0)[0] for _ in range(200)}
 
 

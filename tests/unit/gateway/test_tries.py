@@ -12,7 +12,7 @@ import pytest
 
 from bud.gateway.catalog import Served, Target
 from bud.gateway.refusal import Limited, Refusal, Unavailable
-from bud.gateway.route import Board
+from bud.gateway.route import Board, model_at
 from bud.gateway.tries import Hung, Tries, Unreached, pause
 from tests.virtual_time import run
 
@@ -107,13 +107,13 @@ def _is_cut(tries: Tries, since: float) -> None:
     ("happens", "seconds", "rests"),
     [
         (_fails(Unreached("no")), 0, [A.urls[0]]),
-        (_fails(Unavailable("no")), 0, [(A.urls[0], "a")]),
-        (_fails(Refusal("no")), 0, [(A.urls[0], "a")]),
-        (_fails(Hung("no")), 0, [(A.urls[0], "a")]),
+        (_fails(Unavailable("no")), 0, [model_at(A, A.urls[0])]),
+        (_fails(Refusal("no")), 0, [model_at(A, A.urls[0])]),
+        (_fails(Hung("no")), 0, [model_at(A, A.urls[0])]),
         (_fails(wants(1)), 0, []),
         (_fails(Unavailable("no", code="provider_credentials")), 0, []),
         (_is_cut, 29, []),
-        (_is_cut, 31, [(A.urls[0], "a")]),
+        (_is_cut, 31, [model_at(A, A.urls[0])]),
     ],
     ids=["no connection", "503", "500", "no first byte", "429", "credentials", "a caller in a hurry", "a caller who waited"],
 )  # fmt: skip
@@ -142,7 +142,7 @@ def test_who_hangs_for_half_of_what_its_route_allows_has_a_fault() -> None:
             tries.cut(A, A.urls[0], since=since)
 
     run(main())
-    assert list(board.resting()) == [(A.urls[0], "a")]
+    assert list(board.resting()) == [model_at(A, A.urls[0])]
 
 
 @pytest.mark.parametrize(
