@@ -17,7 +17,9 @@ _STALE_SECONDS = 300.0
 """For how long what was found is used where a lookup fails or does not answer, as RFC 8767 has it."""
 _PATIENCE_SECONDS = 0.5
 """Until what was found before is used in place of what a lookup is to find."""
-_MOST_THREADS = 64
+_MOST_AT_ONCE = 64
+_SLOW_SECONDS = 2.0
+"""After which a lookup makes room for another, though its thread lives on."""
 _NOBODY = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 
@@ -26,13 +28,14 @@ class Lookups:
 
     A lookup cannot be ended: that of a name whose server is silent holds its thread for as long as the system's
     resolver tries, which may be tens of seconds. One of a name is under way at a time, whatever its ports and however
-    many ask, and `_MOST_THREADS` in all; the next waits for one of them to end. So fewer silent names than that hold
-    nobody up; more hold up those that were not found in the last `_STALE_SECONDS`. Addresses are not looked up. The
-    threads are no pool's: one that hangs does not hold up the end of the process.
+    many ask, and `_MOST_AT_ONCE` in all but for those that take longer than `_SLOW_SECONDS`; the next waits for one of
+    them. So fewer silent names than that hold nobody up; more hold up for seconds those that were not found in the
+    last `_STALE_SECONDS`. Addresses are not looked up. The threads are no pool's: one that hangs does not hold up the
+    end of the process.
     """
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore(_MOST_THREADS)
+        self._free = asyncio.Semaphore(_MOST_AT_ONCE)
         self._latest: dict[str, asyncio.Future[Sequence[AddrInfoType]]] = {}
         """Under way, or ended a short while ago."""
         self._known: dict[str, Sequence[AddrInfoType]] = {}
@@ -58,7 +61,8 @@ class Lookups:
             loop = asyncio.get_running_loop()
             found: asyncio.Future[Sequence[AddrInfoType]] = loop.create_future()
             threading.Thread(target=_work, args=(loop, found, host), name="lookup", daemon=True).start()
-            return await found
+            await asyncio.wait((found,), timeout=_SLOW_SECONDS)
+        return await found
 
     def _keep(self, host: str, latest: asyncio.Future[Sequence[AddrInfoType]]) -> None:
         later = asyncio.get_running_loop().call_later

@@ -17,7 +17,7 @@ from bud.gateway.lookups import Lookups
 from bud.gateway.reach import Reach
 from tests.unit.gateway.scripted import SECONDS, run, until
 
-SILENT = [f"silent-{number}.test" for number in range(lookups_module._MOST_THREADS)]
+SILENT = [f"silent-{number}.test" for number in range(lookups_module._MOST_AT_ONCE)]
 GOOD = "good.test"
 
 
@@ -66,7 +66,11 @@ def bounded(test: Callable[[], Coroutine[None, None, None]]) -> None:
     run(timed)
 
 
-def test_silent_names_hold_nobody_up_but_all_the_threads_and_known_names_not_even_then(resolver: Resolver) -> None:
+def test_silent_names_hold_nobody_up_but_as_many_as_may_be_at_once_and_known_names_not_even_then(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookups_module, "_SLOW_SECONDS", SECONDS)
+
     async def test() -> None:
         lookups = Lookups()
         waiting = [asyncio.create_task(found(lookups, name)) for name in SILENT[1:]]
@@ -81,6 +85,19 @@ def test_silent_names_hold_nobody_up_but_all_the_threads_and_known_names_not_eve
         resolver.ends.set()
         await asyncio.gather(*waiting)
         assert resolver.asked["other.test"] == 1
+
+    bounded(test)
+
+
+def test_names_that_are_silent_for_long_make_room(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups_module, "_SLOW_SECONDS", 0.01)
+
+    async def test() -> None:
+        lookups = Lookups()
+        waiting = [asyncio.create_task(found(lookups, name)) for name in SILENT]
+        assert len(await found(lookups)) == 2
+        resolver.ends.set()
+        assert [len(one) for one in await asyncio.gather(*waiting)] == [2] * len(SILENT)
 
     bounded(test)
 
