@@ -1,22 +1,34 @@
 """Streams whose events have types (transcriptions, speech, responses, images), on their way to the caller. Pure.
 
-Events pass as they came, with all their lines, but for the name of the model and for the metadata in the last event
-that ends something. Such an event is kept back until the next one tells whether it was the last; all others go on at
-once.
+Events pass as they came, with all their lines, but for the name of the model and for the metadata in the last event. A
+stream is over with that event or `[DONE]`, whatever its upstream sends after it. An event `error` need not be the last
+(https://platform.openai.com/docs/api-reference/responses-streaming: `response.failed` may follow), nor need a picture
+(one of several): such a picture is kept back until the next event tells, and all else goes on at once. What ends
+otherwise is `CutShort`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from bud.gateway.splice import add_member, rename_model
-from bud.gateway.stream import DONE, Splitter, data_of
+from bud.gateway.stream import DONE, CutShort, Splitter, data_of
 from bud.gateway.usage import Usage
 
-_ENDS = re.compile(rb'"type"\s*:\s*"[a-z._]+\.(?:done|completed|incomplete|failed)"')
+_LAST = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "speech.audio.done", "transcript.text.done"}
+)
+_PICTURES = frozenset({"image_generation.completed", "image_edit.completed"})
+_ERROR = "error"
+_ENDS = re.compile(
+    rb'"type"\s*:\s*"(?:%b)"' % "|".join(re.escape(kind) for kind in (*_LAST, *_PICTURES, _ERROR)).encode()
+)
+"""What an event that ends something holds; others may, too, within what they tell."""
 
 
 @dataclass(slots=True)
@@ -28,39 +40,68 @@ class Typed:
     metadata: Callable[[Usage], Mapping[str, Any]] | None
     usage: Usage
     chunks: int = 0
+    is_ending: bool = False
+    is_over: bool = False
+    may_end: bool = False
+    """Whether the last event was one that may be the last."""
     _splitter: Splitter = field(default_factory=Splitter)
     _held: bytes | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """What may go to the caller now. Raises `TooLong`."""
-        return b"".join(out for event in self._splitter.feed(chunk) for out in self._take(event))
+        out = list[bytes]()
+        for event in self._splitter.feed(chunk):
+            self._take(event, out)
+            if self.is_over:
+                break
+        return b"".join(out)
 
     def end(self) -> bytes:
-        """What is left when nothing more comes."""
-        return b"".join(self._last())
+        """What is left when nothing more comes though it is not over. Raises `CutShort`."""
+        if not self.may_end:
+            raise CutShort("the stream ended before its last event")
+        return self._told(self._held) if self._held is not None else b""
 
-    def _take(self, event: bytes) -> Iterator[bytes]:
+    def _take(self, event: bytes, out: list[bytes]) -> None:
         data = data_of(event)
+        if data is None:
+            out.append(event + b"\n\n")
+            return
         if data == DONE:
-            yield from self._last()
-        if data is None or data == DONE:
-            yield event + b"\n\n"
+            self.is_ending = self.is_over = True
+            if self._held is not None:
+                out.append(self._told(self._held))
+            out.append(event + b"\n\n")
             return
         if self._held is not None:
-            yield self._held + b"\n\n"
+            out.append(self._held + b"\n\n")
             self._held = None
         self.chunks += 1
         if self.upstream != self.name:
             event = event.replace(data, rename_model(data, self.upstream, self.name), 1)
         if b'"usage"' in data:
             self.usage.read_event(data)
-        if self.metadata is not None and _ENDS.search(data):
+        kind = _kind(data) if _ENDS.search(data) else None
+        self.is_over, self.may_end = kind in _LAST, kind in _PICTURES or kind == _ERROR
+        self.is_ending = self.is_over or kind == _ERROR
+        if kind in _PICTURES and self.metadata is not None:
             self._held = event
         else:
-            yield event + b"\n\n"
+            out.append(self._told(event) if self.is_over else event + b"\n\n")
 
-    def _last(self) -> Iterator[bytes]:
-        held, self._held = self._held, None
-        if held is not None and self.metadata is not None:
-            data = data_of(held) or b""
-            yield held.replace(data, add_member(data, "conduit_metadata", self.metadata(self.usage)), 1) + b"\n\n"
+    def _told(self, event: bytes) -> bytes:
+        """The last event of a stream, with the metadata."""
+        data = data_of(event)
+        if data is not None and self.metadata is not None:
+            event = event.replace(data, add_member(data, "conduit_metadata", self.metadata(self.usage)), 1)
+        return event + b"\n\n"
+
+
+def _kind(data: bytes) -> str | None:
+    """The type of an event."""
+    try:
+        told = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    kind = told.get("type") if isinstance(told, dict) else None
+    return kind if isinstance(kind, str) else None

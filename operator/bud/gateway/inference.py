@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from bud.gateway.mask import masked
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
 from bud.gateway.naps import Naps, Pick
+from bud.gateway.opening import is_stream
 from bud.gateway.paths import Place
 from bud.gateway.protocol import watch
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
@@ -30,7 +31,7 @@ from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
 from bud.gateway.splice import add_member, rename_model, unambiguous
-from bud.gateway.stream import Rewriter, TooLong
+from bud.gateway.stream import Rewriter
 from bud.gateway.translate.answer import Translated, read_whole
 from bud.gateway.usage import Usage
 from bud.gateway.whole import ENDPOINTS, Whole
@@ -38,7 +39,8 @@ from bud.gateway.whole import ENDPOINTS, Whole
 _GUESSED = Estimate(output=256)
 """Tokens of an answer whose length nobody bounds, until the model's own mean is known."""
 _PREFIX_BYTES = 1024
-_COMMENT = b": the model is being woken\n\n"
+_WAKES = b": the model is being woken\n\n"
+_WORKS = b": the model is at work\n\n"
 _COMMENT_SECONDS = 10.0
 """Until the first comment to a caller who waits, and between two."""
 _DEADLINES = (b"x-request-timeout", b"x-stainless-timeout", b"x-stainless-read-timeout")
@@ -126,6 +128,8 @@ class Inference:
         loop = asyncio.get_running_loop()
         errand.until = loop.time() + left
         timer = loop.call_at(errand.until, _over, cut, seconds)
+        if call.streams:
+            errand.alive = self._alive(call)
         if left <= 0:
             _over(cut, seconds)
         try:
@@ -153,14 +157,30 @@ class Inference:
         try:
             while not (await asyncio.wait({waking}, timeout=_COMMENT_SECONDS))[0]:
                 if call.streams:
-                    if not call.request.begun:
-                        await self._begin(call, 200, [(b"content-type", b"text/event-stream")])
-                        call.request.streams = True
-                    await call.request.tell({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+                    await self._comment(call, _WAKES)
             call.served = waking.result()
             self.still(call.key)
         finally:
             waking.cancel()
+
+    def _alive(self, call: Call) -> Callable[[], Awaitable[None]]:
+        """Keeps the caller's connection alive while an upstream sends comments before its first event."""
+        now = asyncio.get_running_loop().time
+        last = now()
+
+        async def alive() -> None:
+            nonlocal last
+            if now() - last >= _COMMENT_SECONDS:
+                last = now()
+                await self._comment(call, _WORKS)
+
+        return alive
+
+    async def _comment(self, call: Call, words: bytes) -> None:
+        if not call.request.begun:
+            await self._begin(call, 200, [(b"content-type", b"text/event-stream")])
+            call.request.streams = True
+        await call.request.tell({"type": "http.response.body", "body": words, "more_body": True})
 
     async def _answered(self, call: Call, errand: Errand) -> None:
         with await self._relay.ask(call.served, errand) as given:
@@ -173,12 +193,11 @@ class Inference:
                 await self._told(call, target, given.answer)
 
     async def _told(self, call: Call, target: Target, response: Answer) -> None:
-        kind = response.headers.get("content-type", "")
         if isinstance(response, Whole):
             await self._whole(call, target, response)
-        elif kind.startswith("text/event-stream"):
+        elif is_stream(response):
             await self._stream(call, target, response)
-        elif kind.startswith("application/json"):
+        elif response.headers.get("content-type", "").startswith("application/json"):
             await self._whole(call, target, await _read_whole(response))
         else:
             await self._binary(call, response)
@@ -217,16 +236,22 @@ class Inference:
         else:
             rewriter = Typed(target.model, call.served.name, metadata, call.usage)
         send = call.request.tell
+        call.request.facts.first_at = self._clock()
         await self._pass_on(call, response)
         call.request.streams = True
         try:
             async for chunk in response:
-                if out := masked(rewriter.feed(chunk), target.secrets):
-                    if call.request.facts.first_at is None:
-                        call.request.facts.first_at = self._clock()
+                out = masked(rewriter.feed(chunk), target.secrets)
+                if rewriter.is_ending:
+                    response.leave()
+                    if rewriter.is_over:
+                        break
+                if out:
                     await send({"type": "http.response.body", "body": out, "more_body": True})
-            await send({"type": "http.response.body", "body": masked(rewriter.end(), target.secrets)})
-        except (OSError, TooLong):
+            else:
+                out = masked(rewriter.end(), target.secrets)
+            await send({"type": "http.response.body", "body": out})
+        except OSError:
             raise Unavailable("the model broke off its answer", code="stream_broken") from None
         finally:
             if call.usage.output is None:

@@ -25,10 +25,12 @@ from bud.gateway.catalog import Served, Target
 from bud.gateway.connections import Connections
 from bud.gateway.health import asking
 from bud.gateway.mask import mask
+from bud.gateway.opening import UNKNOWN, first_event, is_stream, soon, status_of
 from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal, Unavailable, of_status
 from bud.gateway.reply import Broken, Reply
 from bud.gateway.route import Board, Turn
+from bud.gateway.stream import data_of
 from bud.gateway.tracing import UNTOLD, Attempt, Trace
 from bud.gateway.translate.answer import Translated
 from bud.gateway.translate.wire import Sent
@@ -46,6 +48,8 @@ _TOLD_BYTES = 64 * 1024
 _CLOSING_SECONDS = 3.0
 _TOLD_CHARACTERS = 2000
 _REDIRECT = "upstream_redirect"
+_UNCLEAR = "upstream_unclear"
+"""The code of a fault in a stream that may be the caller's own as well as the upstream's."""
 
 Answer = Reply | Translated | Whole
 
@@ -56,7 +60,8 @@ class Errand:
 
     `sent` may raise `Refusal` for what the target cannot be asked. `again` tells whether it can be made once more, and
     `whole` whether its answer is one JSON object, or events if it `streams`. It has time `until` then, as the event
-    loop counts it. `is_at` is told of each target that is asked, and of none when it could not answer.
+    loop counts it. `is_at` is told of each target that is asked, and of none when it could not answer; `alive` is told
+    while one that answers with events has not sent the first.
     """
 
     sent: Callable[[Target], Sent]
@@ -68,6 +73,7 @@ class Errand:
     streams: bool = False
     until: float = math.inf
     is_at: Callable[[Target | None, Turn | None], None] = lambda _, __: None
+    alive: Callable[[], Awaitable[None]] | None = None
 
 
 class Given(Generic[_A]):
@@ -224,6 +230,8 @@ class Relay:
         target = at.target
         since, seconds = tries.now(), tries.seconds(target, at.url)
         sent = errand.sent(target)
+        # Of what is sent while it comes, nobody knows when it was heard.
+        until = None if seconds is None or not isinstance(sent.body, bytes) else since + seconds
         full = f"{at.url}/{sent.path}{target.query}"
         headers = {**errand.headers, **at.headers, **target.headers, **sent.headers}
         if target.translator is not None and isinstance(sent.body, bytes):
@@ -232,14 +240,16 @@ class Relay:
         as_written = target.translator is not None
         ask = self._to(target).client.ask("POST", full, headers=headers, body=sent.body, as_written=as_written)
         try:
-            # Of what is sent while it comes, nobody knows when it was heard.
-            reply = await ask if seconds is None or not isinstance(sent.body, bytes) else await _soon(ask, seconds)
+            reply = await ask if until is None else await soon(ask, until)
             if reply is None:
-                log.warning("%s gave no answer within %d s", target.id, seconds)
-                return Hung(f"model '{served.name}' has not answered in time; try again later")
+                return _hung(served, target)
             if reply.status < 300:
                 answer = reply if sent.reader is None else Translated(reply, sent.reader, streams=sent.streams)
-                return await read(answer, target, streams=errand.streams) if errand.whole else answer
+                if errand.whole and not (errand.streams and is_stream(answer)):
+                    return await read(answer, target)
+                if not is_stream(answer):
+                    return answer
+                return await self._opened(served, errand, answer, at, until=until)
             told = await _words(reply)
         except asyncio.CancelledError:
             if isinstance(sent.body, bytes):
@@ -247,10 +257,41 @@ class Relay:
             raise
         except OSError as error:
             return _unreached(served, target, error)
-        refusal = _told(reply.status, told, target, headers=reply.headers, path=sent.path)
+        return self._refused(at, _told(reply.status, told, target, headers=reply.headers, path=sent.path))
+
+    async def _opened(
+        self, served: Served, errand: Errand, answer: Reply | Translated, at: Attempt, *, until: float | None
+    ) -> Answer | Refusal:
+        """A stream whose first event has come, or a fault as of `_try`."""
+        target, limit = at.target, asyncio.timeout_at(until)
+        try:
+            async with limit:
+                event = await first_event(answer, errand.alive)
+        except BaseException as error:
+            answer.close()
+            if isinstance(error, Refusal):
+                mask(error, target.secrets)
+                return self._refused(at, error)
+            if limit.expired() and isinstance(error, TimeoutError):
+                return _hung(served, target)
+            if not isinstance(error, OSError):
+                raise
+            log.warning("%s broke off its answer: %s", target.id, error)
+            return Unavailable("the model broke off its answer; try again")
+        status = status_of(event)
+        if status is None:
+            return answer
+        answer.close()
+        refusal = _told(status or 502, data_of(event) or b"", target)
+        if status == UNKNOWN:
+            refusal.code = _UNCLEAR
+        return self._refused(at, refusal)
+
+    def _refused(self, at: Attempt, refusal: Refusal) -> Refusal:
+        """A fault after which the next may be asked. Raises any other."""
         if is_another_asked(refusal):
             return refusal
-        self.board.worked(target, at.url)
+        self.board.worked(at.target, at.url)
         raise refusal
 
 
@@ -264,22 +305,6 @@ async def _words(reply: Reply) -> bytes:
         reply.close()
 
 
-async def _soon(asked: Awaitable[Reply], seconds: float) -> Reply | None:
-    """An answer of which something has come; None if nothing did in so many seconds."""
-    reply, limit = None, asyncio.timeout(seconds)
-    try:
-        async with limit:
-            reply = await asked
-            await reply.some()
-    except BaseException as error:
-        if reply is not None:
-            reply.close()
-        if isinstance(error, TimeoutError) and limit.expired():
-            return None
-        raise
-    return reply
-
-
 async def hang_up(peer: aiohttp.ClientWebSocketResponse, code: int, reason: bytes = b"") -> None:
     """Ends a WebSocket, if need be without the other side, which could go on to talk for ever."""
     with suppress(TimeoutError):
@@ -289,7 +314,14 @@ async def hang_up(peer: aiohttp.ClientWebSocketResponse, code: int, reason: byte
 
 def is_another_asked(refusal: Refusal) -> bool:
     """Faults that may heal, and those of the gateway's account there, which another provider does not share."""
-    return refusal.status == 429 or (refusal.status >= 500 and refusal.status != 501 and refusal.code != _REDIRECT)
+    return refusal.status == 429 or (
+        refusal.status >= 500 and refusal.status != 501 and refusal.code not in (_REDIRECT, _UNCLEAR)
+    )
+
+
+def _hung(served: Served, target: Target) -> Hung:
+    log.warning("%s gave no answer in time", target.id)
+    return Hung(f"model '{served.name}' has not answered in time; try again later")
 
 
 def _unreached(served: Served, target: Target, error: Exception) -> Refusal:

@@ -16,6 +16,8 @@ HEAD_BYTES = 64 * 1024
 """The most that the head of an answer may have, and what follows its body."""
 _HIGH_BYTES, _LOW_BYTES = 256 * 1024, 64 * 1024
 """How much of an answer is held for a caller who reads slowly before the upstream has to wait, and until when."""
+_LEAVE_SECONDS = 1.0
+"""For how long the end of an answer is waited for that has said all that it has to say."""
 
 
 class Broken(ConnectionError):
@@ -36,7 +38,18 @@ class Reply:
     closed.
     """
 
-    __slots__ = ("_chunks", "_connection", "_fault", "_over", "_size", "_waiter", "headers", "length", "status")
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_fault",
+        "_is_left",
+        "_over",
+        "_size",
+        "_waiter",
+        "headers",
+        "length",
+        "status",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
@@ -45,7 +58,7 @@ class Reply:
         self._connection = connection
         self._chunks: list[bytes] = []
         self._size = 0
-        self._over = False
+        self._over = self._is_left = False
         self._fault: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -88,10 +101,21 @@ class Reply:
             await self._more()
         return self._taken()
 
+    def put_back(self, data: bytes) -> None:
+        """What was read last is read once more."""
+        self._chunks.insert(0, data)
+        self._size += len(data)
+
     def close(self) -> None:
-        """Ends the connection unless all of the answer has come."""
-        if not self._over:
+        """Ends the connection unless all of the answer has come, or it was left."""
+        if not self._over and not self._is_left:
             self._connection.abort()
+
+    def leave(self) -> None:
+        """It has a second to end, so that its connection can be kept; else it is over then, and has no fault."""
+        if not self._over and not self._is_left:
+            self._is_left = True
+            self._connection.loop.call_later(_LEAVE_SECONDS, self._left)
 
     def take(self, data: bytes) -> int:
         """More of the body has come; how much is held now."""
@@ -112,6 +136,11 @@ class Reply:
         if not self._over:
             self._over, self._fault = True, fault
             self._wake()
+
+    def _left(self) -> None:
+        if not self._over:
+            self.end()
+            self._connection.abort()
 
     def _taken(self) -> bytes:
         chunks, self._chunks, size, self._size = self._chunks, [], self._size, 0

@@ -2,8 +2,9 @@
 
 Events pass as they came, but for the name of the model, for usage that only the gateway asked for, and for the
 metadata in the last chunk of data. A chunk that ends a choice is kept back until the next event tells whether it was
-the last; all others go on at once. A stream ends with `[DONE]` once its upstream said so or every choice has ended;
-else it is `CutShort`. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+the last; all others go on at once. A stream is over with `[DONE]`, whatever its upstream sends after it; where the
+upstream just ends, it gets one once every choice has ended, else it is `CutShort`.
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FINISHES = b'"finish_reason":"', b'"finish_reason": "'
 """As JSON is written; a chunk without one of these is not read to see what it ends."""
 
 
-class TooLong(Exception):
+class TooLong(OSError):
     """An event is longer than any that is meant."""
 
 
@@ -59,6 +60,11 @@ class Splitter:
             raise TooLong
         return whole
 
+    @property
+    def rest(self) -> bytes:
+        """What has come of an event that is not whole yet."""
+        return b"".join((self._rest, *self._more))
+
 
 def data_of(event: bytes) -> bytes | None:
     """The data of an event; None when it has none, as a comment that keeps the connection alive."""
@@ -84,34 +90,39 @@ class Rewriter:
     usage: Usage
     asked: Mapping[str, Any]
     chunks: int = 0
+    is_ending: bool = False
+    """Whether its end has come, or what is soon followed by it."""
+    is_over: bool = False
+    """Whether its end has come: what comes after it is not the caller's."""
     _splitter: Splitter = field(default_factory=Splitter)
     _held: tuple[bytes, bytes] | None = None
     """An event and its data, which may be the last."""
-    _is_done: bool = False
     _ended: set[int] = field(default_factory=set)
     """The choices that have ended."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What may go to the caller now, of bytes as they come. Raises `TooLong`."""
-        return b"".join(out for event in self._splitter.feed(chunk) for out in self._take(event))
+        out = list[bytes]()
+        for event in self._splitter.feed(chunk):
+            self._take(event, out)
+            if self.is_over:
+                break
+        return b"".join(out)
 
     def end(self) -> bytes:
-        """What is left when nothing more comes. Raises `CutShort`."""
-        if self._is_done:
-            return b"".join(self._last())
+        """What is left when nothing more comes though it is not over. Raises `CutShort`."""
         if len(self._ended) < _choices(self.asked):
             raise CutShort("the stream ended before its choices did")
-        return b"".join((*self._last(), b"data: [DONE]\n\n"))
+        return self._last()
 
-    def _take(self, event: bytes) -> Iterator[bytes]:
+    def _take(self, event: bytes, out: list[bytes]) -> None:
         data = data_of(event)
         if data is None:
-            yield event + b"\n\n"
+            out.append(event + b"\n\n")
             return
         if data == DONE:
-            self._is_done = True
-            yield from self._last()
-            yield b"data: [DONE]\n\n"
+            self.is_ending = self.is_over = True
+            out.append(self._last())
             return
         self.chunks += 1
         changed = rename_model(data, self.upstream, self.name) if self.upstream != self.name else data
@@ -119,17 +130,21 @@ class Rewriter:
             return
         if _FINISHES[0] in data or _FINISHES[1] in data:
             self._ended.update(index for index in _ended(data) if index in range(_choices(self.asked)))
-        yield from self._release()
+        if self._held is not None:
+            (before, known), self._held = self._held, None
+            out.append(_with(before, b"", known))
         if self.metadata is not None and _may_be_last(data):
             self._held = event, changed
         else:
-            yield _with(event, data, changed)
+            out.append(_with(event, data, changed))
 
-    def _last(self) -> Iterator[bytes]:
-        if self._held is not None:
-            (event, data), self._held = self._held, None
-            told = add_member(data, "conduit_metadata", self.metadata(self.usage)) if self.metadata else data
-            yield _with(event, b"", told)
+    def _last(self) -> bytes:
+        """The end of a stream that has one."""
+        done = b"data: [DONE]\n\n"
+        if self._held is None or self.metadata is None:
+            return done
+        event, data = self._held
+        return _with(event, b"", add_member(data, "conduit_metadata", self.metadata(self.usage))) + done
 
     def _read_usage(self, data: bytes) -> bool:
         """Whether the chunk tells usage and nothing else."""
@@ -142,11 +157,6 @@ class Rewriter:
         told = chunk.get("usage")
         self.usage.read(told)
         return bool(told) and chunk.get("choices") == []
-
-    def _release(self) -> Iterator[bytes]:
-        if self._held is not None:
-            (event, data), self._held = self._held, None
-            yield _with(event, b"", data)
 
 
 def _choices(body: Mapping[str, Any]) -> int:

@@ -36,10 +36,8 @@ class Whole:
         """It was read to its end."""
 
 
-async def read(answer: Reply | Translated, target: Target, *, streams: bool) -> Reply | Translated | Whole | Refusal:
-    """The answer as a whole, the answer itself if it `streams` and is one of events, or why it is none."""
-    if streams and answer.headers.get("content-type", "").startswith("text/event-stream"):
-        return answer
+async def read(answer: Reply | Translated, target: Target) -> Whole | Refusal:
+    """The answer as a whole, or why it is none."""
     try:
         text = await read_whole(answer)
     except OSError as error:

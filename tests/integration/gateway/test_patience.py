@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import uvicorn
-import uvloop
 from aiohttp import web
 
-from bud.gateway.app import Gateway
-from bud.gateway.files import Folder
 from bud.gateway.protocol import Patience
-from bud.gateway.reach import Reach
-from bud.gateway.server import Server
-from bud.gateway.settings import Settings
-from tests.gateway_process import KEY, GatewayProcess, key, project, provider
+from tests.gateway_process import KEY
+from tests.integration.gateway.in_process import serving
 from tests.integration.gateway.raw import Told, answers, connected, received
 from tests.integration.gateway.upstream import Upstream, completion, read_json, running
-from tests.tiny_engine import free_port
 from tests.waiting import eventually, is_so
 
 SHORT = Patience(head=0.5, body=0.5, rate=1000.0, read=0.5, idle=1, ping=0.5)
@@ -63,27 +54,9 @@ def upstream() -> Iterator[Upstream]:
         yield made
 
 
-@contextmanager
-def serving(folder: Path, upstream: Upstream, *, most: int = 100) -> Iterator[int]:
-    """The port of a gateway in a thread of its own, with little patience."""
-    GatewayProcess(folder).write(project(), key(), provider("p", upstream.url, "m"))
-    settings = Settings(folder=folder, port=free_port(), reach=Reach.of(["loopback"], {}), max_connections=most)
-    built = Folder(folder, settings.reach).look()
-    assert built is not None
-    server = Server(Gateway(built.catalog, settings), settings, patience=SHORT)
-    thread = threading.Thread(target=lambda: _run(server))
-    thread.start()
-    eventually(lambda: is_so(server.started), within=20)
-    try:
-        yield settings.port
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[int]:
-    with serving(tmp_path_factory.mktemp("patience"), upstream) as made:
+    with serving(tmp_path_factory.mktemp("patience"), upstream, patience=SHORT) as made:
         yield made
 
 
@@ -182,14 +155,9 @@ def test_a_caller_who_asks_twice_at_once_and_leaves_ends_both(port: int, upstrea
 
 
 def test_there_are_only_so_many_connections(tmp_path: Path, upstream: Upstream) -> None:
-    with serving(tmp_path, upstream, most=2) as port, connected(port) as first, connected(port):
+    with serving(tmp_path, upstream, patience=SHORT, most=2) as port, connected(port) as first, connected(port):
         (told,) = sent(port, b"")
         error = json.loads(told.body)["error"]
         assert (told.status, error["type"], error["code"]) == (503, "overloaded_error", "overloaded")
         first.sendall(WHOLE)
         assert first.recv(12) == b"HTTP/1.1 200"
-
-
-def _run(server: uvicorn.Server) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(server.serve())

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from bud.gateway import client as client_module
+from bud.gateway import reply as reply_module
 from bud.gateway.client import Client
 from bud.gateway.reply import HEAD_BYTES, Broken, Lost
 from tests.cluster.pki import Authority
-from tests.unit.gateway.scripted import HELLO, OK, asked, run, serving, until
+from tests.unit.gateway.scripted import HELLO, OK, asked, closed, listening, run, serving, until
 
 READ = {
     "of a length": (HELLO, 200, b"hello"),
@@ -146,6 +147,55 @@ def test_an_answer_that_nobody_wants_any_more_ends_its_connection() -> None:
         async with serving(OK + b"Content-Length: 50\r\n\r\nhello") as (server, client):
             (await client.ask("POST", server.url, headers={})).close()
             await until(lambda: server.ended == 1)
+
+    run(test)
+
+
+CHUNK = OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+
+
+def test_an_answer_that_is_left_has_a_second_to_end_and_its_connection_is_kept() -> None:
+    may_end, left = asyncio.Event(), list[bytes]()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (CHUNK, HELLO):
+            left.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer)
+            if answer is CHUNK:
+                await may_end.wait()
+                writer.write(b"6\r\n other\r\n0\r\n\r\n")
+        await closed(writer)
+
+    async def test() -> None:
+        async with listening(handle) as (url, client):
+            reply = await client.ask("GET", url, headers={})
+            assert await anext(reply) == b"hello"
+            reply.leave()
+            reply.close()
+            may_end.set()
+            await until(lambda: any(client._idle.values()))
+            assert await (await client.ask("GET", url, headers={})).read(9) == b"hello"
+            assert len(left) == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize("reads_on", [True, False])
+def test_after_that_it_is_over_without_a_fault_and_its_connection_with_it(
+    reads_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_module, "_LEAVE_SECONDS", 0.02)
+
+    async def test() -> None:
+        async with serving(CHUNK, HELLO) as (server, client):
+            reply = await client.ask("POST", server.url, headers={})
+            assert await anext(reply) == b"hello"
+            reply.leave()
+            if reads_on:
+                assert [chunk async for chunk in reply] == []
+            reply.close()
+            await until(lambda: server.ended == 1)
+            assert await asked(client, server) == (200, b"hello")
 
     run(test)
 

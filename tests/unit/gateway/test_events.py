@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bud.gateway.events import Typed
 from bud.gateway.metadata import in_headers
+from bud.gateway.stream import CutShort
 from bud.gateway.usage import Usage
 
 DELTA = b'data: {"type":"transcript.text.delta","delta":"hi"}\n\n'
@@ -21,34 +22,87 @@ def typed(*, metadata: bool = True, upstream: str = "up") -> Typed:
     return Typed(upstream, "mine", (lambda usage: {"cost": usage.output}) if metadata else None, Usage())
 
 
-@pytest.mark.parametrize("done", [b"", DONE], ids=["that just ends", "that is done"])
-@given(cut=st.integers(0, len(DELTA + LAST)))
-def test_the_last_event_of_a_stream_carries_the_metadata(done: bytes, cut: int) -> None:
-    text, rewriter = DELTA + LAST + done, typed()
-    found = rewriter.feed(text[:cut]) + rewriter.feed(text[cut:]) + rewriter.end()
-    assert found == DELTA + LAST.removesuffix(b"}\n\n") + METADATA + done
+@given(cut=st.integers(0, len(DELTA + LAST) - 1))
+def test_the_last_event_of_a_stream_carries_the_metadata_and_nothing_follows_it(cut: int) -> None:
+    text, rewriter = DELTA + LAST, typed()
+    found = rewriter.feed(text[:cut])
+    assert not rewriter.is_over
+    found += rewriter.feed(text[cut:] + DELTA + DONE)
+    assert found == DELTA + LAST.removesuffix(b"}\n\n") + METADATA
+    assert rewriter.is_over
     assert (rewriter.usage.input, rewriter.usage.output) == (3, 2)
 
 
-def test_what_ends_only_a_part_waits_for_no_more_than_the_next_event() -> None:
+def event(kind: str, **more: object) -> bytes:
+    return b"data: " + orjson.dumps({**more, "type": kind}) + b"\n\n"
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    ["response.completed", "response.failed", "response.incomplete", "speech.audio.done", "transcript.text.done"],
+)
+def test_a_stream_is_over_with_its_last_event(kind: str, metadata: bool) -> None:
+    rewriter = typed(metadata=metadata)
+    assert kind.encode() in rewriter.feed(event(kind))
+    assert rewriter.is_over
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        event("response.output_text.done"),
+        event("response.created", response={"metadata": {"type": "response.completed"}, "tools": [{"type": "error"}]}),
+        b'data: {"type":"error"\n\n',
+        b'data: ["type", {"type":"error"}]\n\n',
+        b": alive\n\n",
+    ],
+    ids=["a part's end", "an end within", "no JSON", "no object", "a comment"],
+)
+def test_what_ends_no_stream_goes_on_at_once_and_leaves_it_cut_short(told: bytes) -> None:
     rewriter = typed()
-    part = b'event: response.output_text.done\ndata: {"type":"response.output_text.done"}\n\n'
-    assert rewriter.feed(part) == b""
-    assert rewriter.feed(DELTA) == part + DELTA
+    assert rewriter.feed(told) == told
+    assert not rewriter.is_ending
+    with pytest.raises(CutShort):
+        rewriter.end()
+
+
+def test_what_comes_after_done_is_not_the_callers() -> None:
+    rewriter = typed()
+    assert rewriter.feed(DELTA + DONE + DELTA) == DELTA + DONE
+    assert rewriter.is_over
+
+
+def test_a_failure_may_follow_an_error_or_not() -> None:
+    rewriter, failed = typed(metadata=False), event("response.failed")
+    assert rewriter.feed(event("error")) == event("error")
+    assert (rewriter.is_ending, rewriter.is_over, rewriter.end()) == (True, False, b"")
+    assert rewriter.feed(failed) == failed
+    assert rewriter.is_over
+
+
+@pytest.mark.parametrize("kind", ["image_generation.completed", "image_edit.completed"])
+def test_a_picture_may_be_one_of_several_and_the_last_one_carries_the_metadata(kind: str) -> None:
+    rewriter, partial, picture = typed(), event("image_generation.partial_image"), event(kind)
+    assert rewriter.feed(picture) == b""
+    assert rewriter.feed(partial) == picture + partial
+    with pytest.raises(CutShort):
+        rewriter.end()
+    assert rewriter.feed(picture) == b""
+    assert rewriter.end().count(b"conduit_metadata") == 1
 
 
 def test_without_metadata_no_byte_is_changed_and_nothing_waits() -> None:
     rewriter = typed(metadata=False)
     text = b": alive\n\nevent: x\nid: 7\n" + DELTA + LAST
     assert rewriter.feed(text) == text
-    assert rewriter.end() == b""
+    assert rewriter.is_over
 
 
 def test_the_model_is_what_the_caller_calls_it_and_usage_within_a_response_is_read() -> None:
     rewriter = typed()
     told = {"type": "response.completed", "response": {"model": "up", "usage": {"input_tokens": 1, "output_tokens": 9}}}
-    rewriter.feed(b"event: response.completed\ndata: " + orjson.dumps(told) + b"\n\n")
-    (name, data) = rewriter.end().split(b"\n", 1)
+    (name, data) = rewriter.feed(b"event: response.completed\ndata: " + orjson.dumps(told) + b"\n\n").split(b"\n", 1)
     found = orjson.loads(data.removeprefix(b"data: "))
     assert (name, found["response"]["model"]) == (b"event: response.completed", "mine")
     assert found["conduit_metadata"] == {"cost": 9}

@@ -28,7 +28,8 @@ def passed(*data: bytes, shows_usage: bool = False, metadata: bool = True, name:
     rewriter = Rewriter(
         "up", name, shows_usage, (lambda usage: {"cost": usage.output}) if metadata else None, Usage(), {}
     )
-    text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data) + rewriter.end()
+    text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data)
+    text += b"" if rewriter.is_over else rewriter.end()
     return [event + b"\n\n" for event in text.split(b"\n\n")[:-1]]
 
 
@@ -78,6 +79,14 @@ def test_a_word_goes_on_at_once_and_only_an_end_waits() -> None:
     assert [one.count(b"\n\n") for one in sent] == [1, 0, 2]
 
 
+@pytest.mark.parametrize("metadata", [True, False])
+def test_what_comes_after_done_is_not_the_callers(metadata: bool) -> None:
+    rewriter = Rewriter("up", "up", True, (lambda usage: {}) if metadata else None, Usage(), {})
+    whole = b"".join(b"data: " + one + b"\n\n" for one in (chunk("a"), b"[DONE]", chunk("b"), b"[DONE]")) + b": x\n\n"
+    assert rewriter.feed(whole) == b"data: " + chunk("a") + b"\n\ndata: [DONE]\n\n"
+    assert rewriter.is_ending and rewriter.is_over
+
+
 def test_a_comment_passes() -> None:
     assert Rewriter("up", "mine", True, None, Usage(), {}).feed(b": keep-alive\n\n") == b": keep-alive\n\n"
 
@@ -124,7 +133,7 @@ def test_a_stream_is_whole_once_it_says_so_or_every_choice_has_ended(
     rewriter = Rewriter("up", "up", True, None, Usage(), asked)
     text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data)
     if is_whole:
-        text += rewriter.end()
+        text += b"" if rewriter.is_over else rewriter.end()
         assert text.endswith(b"data: [DONE]\n\n") and text.count(b"[DONE]") == 1
     else:
         with pytest.raises(CutShort):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
 
 import orjson
 
@@ -39,7 +38,10 @@ class Translated:
         self.status = reply.status
         self.length: int | None = None
         self.headers = {"content-type": "text/event-stream; charset=utf-8" if streams else "application/json"}
-        self.close = reply.close
+        self.close, self.leave = reply.close, reply.leave
+        self._first = b""
+        self._fault: Refusal | None = None
+        self._is_over = False
 
     async def read(self, most: int) -> bytes:
         """The whole answer. Raises `Unavailable` for one that cannot be understood."""
@@ -51,16 +53,31 @@ class Translated:
         except _STRANGE as error:
             raise _strange() from error
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def put_back(self, data: bytes) -> None:
+        """What was read last is read once more."""
+        self._first = data
+
+    def __aiter__(self) -> Translated:
+        return self
+
+    async def __anext__(self) -> bytes:
         """Events, up to `[DONE]`. Raises `Refusal` for an error that the stream tells of, or that it is."""
-        async for chunk in self._reply:
-            made = list[bytes]()
-            fault = self._understood(chunk, made)
-            if made:
-                yield b"".join(made)
-            if fault is not None:
-                raise fault
-        yield b"".join(events(self._reader.end())) + b"data: [DONE]\n\n"
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        made = list[bytes]()
+        while not made:
+            if self._fault is not None:
+                raise self._fault
+            if self._is_over:
+                raise StopAsyncIteration
+            chunk = await anext(self._reply, None)
+            if chunk is not None:
+                self._fault = self._understood(chunk, made)
+            if self._fault is None and (chunk is None or self._reader.is_over):
+                self._is_over = True
+                made += [*events(self._reader.end()), b"data: [DONE]\n\n"]
+        return b"".join(made)
 
     def _understood(self, chunk: bytes, made: list[bytes]) -> Refusal | None:
         """The fault that ends the stream; what came before it is in `made` all the same."""

@@ -145,6 +145,10 @@ class AnthropicReader:
     _used: Json = field(default_factory=dict)
     _ended: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        return self._ended
+
     def whole(self, told: Json) -> Json:
         blocks = told["content"]
         calls = [wire.call(one["id"], one["name"], one["input"]) for one in blocks if one["type"] == "tool_use"]
@@ -162,6 +166,8 @@ class AnthropicReader:
     def feed(self, chunk: bytes) -> Iterator[Json]:
         for data in wire.data(self._splitter, chunk):
             yield from self._event(orjson.loads(data))
+            if self._ended:
+                return
 
     def end(self) -> Iterator[Json]:
         if not self._ended:

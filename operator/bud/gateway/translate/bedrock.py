@@ -187,6 +187,10 @@ class BedrockReader:
     _used: Json | None = None
     _ended: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        return self._ended and self._used is not None
+
     def whole(self, told: Json) -> Json:
         blocks = told["output"]["message"]["content"]
         uses = [block["toolUse"] for block in blocks if "toolUse" in block]
@@ -207,6 +211,8 @@ class BedrockReader:
                 if message.headers.get(":message-type") != "event":
                     raise _fault(str(kind), told)
                 yield from self._event(str(kind), told)
+                if self.is_over:
+                    return
         except ParserError:
             raise wire.broken() from None
 

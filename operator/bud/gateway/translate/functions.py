@@ -63,6 +63,10 @@ class FunctionReader:
 
     inner: Reader
 
+    @property
+    def is_over(self) -> bool:
+        return self.inner.is_over
+
     def whole(self, told: Json) -> Json:
         return _returned(self.inner.whole(told), "message")
 
@@ -91,6 +95,10 @@ class SameReader:
     _splitter: Splitter = field(default_factory=Splitter)
     _ended: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        return self._ended
+
     def whole(self, told: Json) -> Json:
         return told
 
@@ -98,8 +106,8 @@ class SameReader:
         for data in wire.data(self._splitter, chunk):
             if data == b"[DONE]":
                 self._ended = True
-            else:
-                yield orjson.loads(data)
+                return
+            yield orjson.loads(data)
 
     def end(self) -> Iterator[Json]:
         if not self._ended:

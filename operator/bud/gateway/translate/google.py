@@ -143,6 +143,10 @@ class GoogleReader:
     _begun: set[int] = field(default_factory=set)
     _ended: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        return False
+
     def whole(self, told: Json) -> Json:
         choices = []
         for candidate in told.get("candidates") or [_blocked(told)]:

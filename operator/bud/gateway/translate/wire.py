@@ -21,6 +21,10 @@ Json = dict[str, Any]
 class Reader(Protocol):
     """Turns one answer of an upstream into OpenAI's objects."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last event of a stream has come; False where no event is known to be the last."""
+
     def whole(self, told: Json) -> Json:
         """A chat completion."""
 
