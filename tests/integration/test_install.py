@@ -110,11 +110,33 @@ def test_the_manifests_are_those_of_the_chart() -> None:
         ({"settings": {"loglevel": "info"}}, "additional properties 'loglevel'"),
         ({"image": {"digest": "sha256:abc"}}, "/image/digest': 'sha256:abc' does not match"),
         ({"settings": {"allowHostPath": ["models"]}}, "/settings/allowHostPath/0': 'models' does not match"),
+        (
+            {"gateway": {"extraArgs": ["--access-log", "--metrics-port=9"]}},
+            "gateway.extraArgs: the chart sets --metrics-port by itself; leave it out",
+        ),
+        ({"gateway": {"extraArgs": ["--port=9"]}}, "the chart sets --port by itself; set gateway.service.port"),
+        ({"gateway": {"maxStaleKeys": 1e9}}, "/gateway/maxStaleKeys"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(values: Values, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         rendered(values)
+
+
+def test_every_option_that_the_chart_gives_the_gateway_is_the_charts_own() -> None:
+    """What is given twice holds as it was given last. How it logs may be other than the operator's way."""
+    values: Values = SOME | {
+        "gateway": {"allowUpstream": ["private"], "corsOrigins": ["*"], "extraArgs": ["--access-log"]}
+    }
+    (deployment,) = (
+        one for one in of_kind("Deployment", rendered(values)) if one["metadata"]["name"].endswith("-gateway")
+    )
+    *own, last = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert last == "--access-log"
+    given = {argument.partition("=")[0] for argument in own} | {"--home-namespace"}
+    for option in given - {"--log-level", "--log-format"}:
+        with pytest.raises(AssertionError, match=f"the chart sets {option} by itself"):
+            rendered({"gateway": {"extraArgs": [option]}})
 
 
 @pytest.mark.parametrize("values", [{}, SOME])

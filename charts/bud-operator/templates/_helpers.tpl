@@ -32,6 +32,33 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "bud.fullname" . | trunc 55 | trimSuffix "-" }}-gateway
 {{- end -}}
 
+{{- /* Fails for an option that the chart sets: the last one would win, and probes, Services and rights look elsewhere.
+How the gateway logs is its own, and may be other than the operator's. */ -}}
+{{- define "bud.gatewayExtraArgs" -}}
+{{- $own := dict
+  "--host" "leave it out: probes and Services need all addresses"
+  "--port" "set gateway.service.port, where callers find it; in the pod it is 5000"
+  "--metrics-port" "leave it out: probes and Services find it at 8080"
+  "--drain-delay" "set gateway.drain.delaySeconds"
+  "--drain-limit" "set gateway.drain.limitSeconds"
+  "--max-stale-keys" "set gateway.maxStaleKeys"
+  "--replicas" "set gateway.replicas"
+  "--namespace" "set namespaces, which gives the rights, too"
+  "--home-namespace" "leave it out: it is the release's, where the gateway has its rights"
+  "--allow-upstream" "set gateway.allowUpstream"
+  "--cors-origin" "set gateway.corsOrigins"
+-}}
+{{- range .Values.gateway.extraArgs }}
+{{- $option := splitList "=" . | first }}
+{{- with get $own $option }}
+{{- fail (printf "gateway.extraArgs: the chart sets %s by itself; %s" $option .) }}
+{{- end }}
+{{- end }}
+{{- with .Values.gateway.extraArgs }}
+{{- toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "bud.gatewaySelector" -}}
 app.kubernetes.io/name: {{ include "bud.name" . | trunc 55 | trimSuffix "-" }}-gateway
 app.kubernetes.io/instance: {{ .Release.Name }}
