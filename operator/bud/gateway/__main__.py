@@ -43,6 +43,7 @@ _API_SECONDS = 10.0
 """How long a call to the API server may take; all are small."""
 _LEAST_STALE = 10
 """Seconds for which nothing may be heard while all is well."""
+_DAY, _YEAR = 86_400, 31_536_000
 
 _GARBAGE = 3_000, 10, 10
 """How much is made before garbage is looked for: of what a request makes, nearly nothing stands in circles."""
@@ -91,6 +92,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         typer.Option(
             envvar="BUD_GATEWAY_MAX_STALE_KEYS",
             min=0,
+            max=_YEAR,
             help="Seconds, 10 or more, for which keys are accepted while the API server cannot be heard. 0: for ever.",
         ),
     ] = 0,
@@ -152,12 +154,18 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         typer.Option(
             envvar="BUD_GATEWAY_DRAIN_DELAY",
             min=0,
+            max=_DAY,
             help="Seconds for which a gateway that was told to stop serves as before, with /readyz at 503.",
         ),
     ] = 0,
     drain_limit: Annotated[
         float,
-        typer.Option(envvar="BUD_GATEWAY_DRAIN_LIMIT", min=1, help="Seconds that what is under way then has to end."),
+        typer.Option(
+            envvar="BUD_GATEWAY_DRAIN_LIMIT",
+            min=1,
+            max=_DAY,
+            help="Seconds that what is under way then has to end.",
+        ),
     ] = 120,
     redis_url: Annotated[
         str,
@@ -205,6 +213,7 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
             replicas=replicas,
             redis_timeout=redis_timeout,
         )
+        settings.check()
         if tls_key is not None and tls_cert is None:
             raise ValueError("--tls-key needs --tls-cert: name the file of the certificate, too")
         certificate = None if tls_cert is None else Certificate(tls_cert, tls_key or tls_cert)

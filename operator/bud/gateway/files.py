@@ -13,15 +13,16 @@ import re
 import stat
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bud.api import API_VERSION, DEPLOYMENT
+from bud.api import API_VERSION, DEPLOYMENT, KINDS
 from bud.api.base import GROUP
 from bud.gateway.build import Built, Objects, build, called
-from bud.gateway.mistyped import fault_of
+from bud.gateway.mistyped import fault_of, meant
 from bud.gateway.parsed import SPECS, Name
 from bud.gateway.reach import Reach
 
@@ -30,6 +31,8 @@ log = logging.getLogger("bud.gateway")
 _LOOK_SECONDS = 0.2
 """What has changed is read once it is the same at two looks, so within half a second: who writes is not done before."""
 _KINDS = frozenset({*SPECS, "Secret"})
+_OTHERS = frozenset(kind.kind for kind in KINDS) - _KINDS
+"""Kinds of ours that the gateway has no use for."""
 _Document = dict[str, Any]
 _State = tuple[int, ...]
 
@@ -222,27 +225,30 @@ def _documents(text: str) -> Iterator[tuple[int, _Document]]:
 
 
 def _is_ours(document: _Document) -> bool:
-    """Whether it is of a kind that the gateway reads, in whatever version."""
+    """Whether it is of a kind that the gateway reads, or was meant to be, in whatever version."""
     kind, version = document["kind"], str(document.get("apiVersion") or "")
-    if kind not in _KINDS:
-        if version.startswith(f"{GROUP}/"):
-            log.warning("the gateway has no use for kind %s", kind)
-        return False
-    if kind == DEPLOYMENT.kind and not version:
-        return False  # the same word means another kind, too
-    return version in ("", "v1") or version.startswith(f"{GROUP}/")
+    if version.lower().startswith(f"{GROUP}/") or get_close_matches(version, [API_VERSION], cutoff=0.8):
+        return kind not in _OTHERS
+    if kind == DEPLOYMENT.kind:
+        return not version  # the same word means another kind, too, but never without its version
+    return version in ("", "v1") and kind.lower() in {one.lower() for one in _KINDS}
 
 
 def _fault(document: _Document) -> str | None:
     """What is wrong around the spec, with the remedy."""
     kind, version = document["kind"], document.get("apiVersion")
+    if kind not in _KINDS:
+        return f"kind: there is no such kind; {meant(kind, sorted(_KINDS))}"
     wanted = "v1" if kind == "Secret" else API_VERSION
-    return f"apiVersion: write {wanted}" if version not in (None, wanted) else fault_of(document, SPECS.get(kind))
+    is_known = version == wanted or (version is None and kind != DEPLOYMENT.kind)
+    return fault_of(document, SPECS.get(kind)) if is_known else f"apiVersion: write {wanted}"
 
 
 def _name(document: _Document) -> Name:
     metadata = document["metadata"]
-    if document["kind"] != "Project":
+    if document["kind"] == "Project":
+        metadata.pop("namespace", None)  # it is in none
+    else:
         metadata.setdefault("namespace", "default")
     return document["kind"], metadata.get("namespace", ""), metadata["name"]
 

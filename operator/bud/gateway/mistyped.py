@@ -5,11 +5,14 @@ Who writes files has no API server to refuse what is mistyped: https://kubernete
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from bud.api.base import DNS_SUBDOMAIN
 
 Path = tuple[int | str, ...]
 _MOST = 5
@@ -38,12 +41,22 @@ def fault_of(document: Mapping[str, Any], model: type[BaseModel] | None) -> str 
     for name in document:
         if name not in known:
             own = _properties(model.model_json_schema(), ()) if model is not None else {}
-            remedy = "write it below spec" if name in own else _meant(str(name), known)
+            remedy = "write it below spec" if name in own else meant(str(name), known)
             return f"{name}: there is no such field here; {remedy}"
     for name in document["metadata"]:
         if name not in _METADATA:
-            return f"metadata.{name}: there is no such field; {_meant(str(name), _METADATA)}"
-    return None
+            return f"metadata.{name}: there is no such field; {meant(str(name), _METADATA)}"
+    return _fault_of_name("name", document["metadata"]["name"], 253, "-.") or _fault_of_name(
+        "namespace", document["metadata"].get("namespace", "default"), 63, "-"
+    )
+
+
+def _fault_of_name(field: str, text: str, most: int, between: str) -> str | None:
+    """The API server's rule: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/."""
+    if re.fullmatch(DNS_SUBDOMAIN, text) and len(text) <= most and ("." in between or "." not in text):
+        return None
+    words = f"at most {most} small letters, digits and {' '.join(between)}, with a letter or digit at both ends"
+    return f"metadata.{field}: {text!r} is no name in Kubernetes: {words}"
 
 
 def _fault(kind: str, path: Path, words: str, model: type[BaseModel]) -> str:
@@ -51,10 +64,10 @@ def _fault(kind: str, path: Path, words: str, model: type[BaseModel]) -> str:
     if kind != "extra_forbidden":
         return f"{where}: {words}"
     known = sorted(_properties(model.model_json_schema(), path[:-1]))
-    return f"{where}: there is no such field; {_meant(str(path[-1]), known)}"
+    return f"{where}: there is no such field; {meant(str(path[-1]), known)}"
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
     """The remedy for a name that is none of those that are known."""
     plain = {one.lower(): one for one in known}
     near = get_close_matches(name.replace("_", "").lower(), plain, n=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 from collections.abc import Coroutine
@@ -16,20 +18,25 @@ from uvicorn.server import ServerState
 
 from bud.gateway.app import Gateway
 from bud.gateway.cors import Cors
+from bud.gateway.listen import listen
 from bud.gateway.protocol import Patience, Socket, bounded
 from bud.gateway.relay import MESSAGE_BYTES
 from bud.gateway.settings import Settings
 from bud.gateway.tls import Certificate
 
+log = logging.getLogger("bud.gateway")
+
 _INSIDE_CONNECTIONS = 100
+_CUT_SECONDS = 1.0
+"""For how long callers may read that what they asked for was cut."""
 
 
 class Server(uvicorn.Server):
     """Serves until SIGTERM or SIGINT. With a certificate it speaks HTTPS.
 
     Then `/readyz` says so for `drain_delay` seconds, in which endpoints are withdrawn while all is served as before;
-    then nothing new is accepted, and what is under way has `drain_limit` seconds to end. A second signal cuts the
-    delay short.
+    then nothing new is accepted, and what is under way has `drain_limit` seconds to end. A further signal ends each of
+    these at once, and the last one the process.
     """
 
     def __init__(
@@ -59,35 +66,78 @@ class Server(uvicorn.Server):
             )
         )
         self._gateway = gateway
-        self._delay = settings.drain_delay
+        self._settings = settings
         self._inside = _inside(gateway, settings, patience) if settings.metrics_port else None
         self._inside_state = ServerState()
-        self._inside_server: asyncio.Server | None = None
+        self._inside_sockets: list[socket.socket] = []
+        self._inside_servers: list[asyncio.Server] = []
+        self._is_cut = False
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises `OSError` where it may not listen, before anything else is done."""
+        host, port, inside = self._settings.host, self._settings.port, self._settings.metrics_port
+        sockets = sockets or listen("--port", host, port)
+        try:
+            self._inside_sockets = listen("--metrics-port", host, inside) if inside else []
+        except OSError:
+            for one in sockets:
+                one.close()
+            raise
+        await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for one in sockets or ():
+            log.info("listening on %s", _shown(one, secure=self.config.is_ssl))
         if self._inside is None:
             return
         config, loop = self._inside, asyncio.get_running_loop()
         config.load()
         make = partial(config.http_protocol_class, config, self._inside_state, {}, loop)  # type: ignore[call-arg]
-        self._inside_server = await loop.create_server(make, config.host, config.port)
+        for one in self._inside_sockets:
+            self._inside_servers.append(await loop.create_server(make, sock=one))
+            log.info("metrics and health are on %s", _shown(one, secure=False))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """What is inside answers until all that is under way has ended."""
         await super().shutdown(sockets)
-        if self._inside_server is not None:
-            self._inside_server.close()
-            for connection in list(self._inside_state.connections):
-                connection.shutdown()
+        for server in self._inside_servers:
+            server.close()
+        for connection in list(self._inside_state.connections):
+            connection.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._gateway.is_draining or not self._delay:
-            super().handle_exit(sig, frame)
-            return
-        self._gateway.is_draining = True
         loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(loop.call_later, self._delay, super().handle_exit, sig, frame)
+        if self._is_cut:
+            signal.signal(sig, signal.SIG_DFL)
+            os.kill(os.getpid(), sig)
+        elif self.should_exit:
+            self._is_cut = True
+            loop.call_soon_threadsafe(self._cut)
+        elif self._gateway.is_draining or not self._settings.drain_delay:
+            self.should_exit = True
+        else:
+            self._gateway.is_draining = True
+            loop.call_soon_threadsafe(loop.call_later, self._settings.drain_delay, self._drain)
+
+    def _drain(self) -> None:
+        self.should_exit = True
+
+    def _cut(self) -> None:
+        """Ends what is under way, as at the end of its time; then what was used is written as ever."""
+        log.warning("told again to stop: %d requests are cut", len(self.server_state.tasks))
+        for task in self.server_state.tasks:
+            task.cancel()
+        asyncio.get_running_loop().call_later(_CUT_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _shown(listener: socket.socket, *, secure: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _inside(gateway: Gateway, settings: Settings, patience: Patience) -> uvicorn.Config:

@@ -34,3 +34,18 @@ class Settings:
     redis_url: str = field(default="", repr=False)
     replicas: int = 1
     redis_timeout: float = ANSWER_SECONDS
+
+    def check(self) -> None:
+        """Raises `ValueError` for options that do not go together: what would be ignored was meant."""
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError(f"--metrics-port {self.metrics_port} is --port, too: name another one, or leave it out")
+        of_clusters = {
+            "--kubeconfig": self.kubeconfig,
+            "--context": self.context,
+            "--namespace": self.namespaces,
+            "--home-namespace": self.home_namespace,
+            "--max-stale-keys": self.max_stale_keys,
+        }
+        given = [option for option, value in of_clusters.items() if value]
+        if self.folder is not None and given:
+            raise ValueError(f"{', '.join(given)}: of a cluster, which --from is not: leave out one or the other")

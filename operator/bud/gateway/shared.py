@@ -104,9 +104,7 @@ class Shared:
         try:
             self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # it has no types
         except TypeError as error:
-            raise ValueError(
-                f"the Redis URL has an option that there is not: {str(error).rpartition(' ')[2]}"
-            ) from None
+            raise ValueError(f"--redis-url has an option that there is not: {str(error).rpartition(' ')[2]}") from None
         self.id = secrets.token_hex(8)
         self.replicas = replicas
         self.present = False
@@ -257,7 +255,7 @@ def _check(url: str) -> None:
     except ValueError:
         is_one = False
     if not is_one:
-        raise ValueError("the Redis URL must read redis://HOST:PORT/NUMBER, or rediss:// for TLS")
+        raise ValueError("--redis-url must read redis://HOST:PORT/NUMBER, or rediss:// for TLS")
     for option, file in parse_qsl(parts.query):
         if option in _FILES and not os.access(file, os.R_OK):
-            raise ValueError(f"the Redis URL names a file that cannot be read: {option}={file}")
+            raise ValueError(f"--redis-url names a file that cannot be read: {option}={file}")

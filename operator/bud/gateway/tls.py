@@ -40,12 +40,16 @@ class Certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_cert_chain(*self._files)
+            context.load_cert_chain(*self._files, password=self._refuse_passphrase)
         except ssl.SSLError as error:
             chain, key = self._files
             why = f"{chain} and {key} are no certificate with its private key, in PEM ({error.reason or error})"
             raise OSError(f"--tls-cert, --tls-key: {why}") from None
         return context
+
+    def _refuse_passphrase(self) -> str:
+        """Else OpenSSL would ask whoever sits at the terminal, and wait."""
+        raise OSError(f"--tls-key: {self._files[1]} has a passphrase: take it off, as by openssl pkey -in KEY -out NEW")
 
     def _state(self) -> list[tuple[int, int, int]]:
         return [(found.st_mtime_ns, found.st_ino, found.st_size) for found in (file.stat() for file in self._files)]

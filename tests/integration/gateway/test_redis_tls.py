@@ -50,5 +50,5 @@ async def test_a_certificate_that_is_not_trusted_is_told_and_each_keeps_its_shar
 
 def test_a_file_that_is_not_there_is_named(server: RedisServer, tmp_path: Path) -> None:
     url = f"{server.url.partition('?')[0]}?ssl_ca_certs={tmp_path}/ca.pem"
-    with pytest.raises(ValueError, match=rf"^the Redis URL names a file .* ssl_ca_certs={tmp_path}/ca.pem$"):
+    with pytest.raises(ValueError, match=rf"^--redis-url names a file .* ssl_ca_certs={tmp_path}/ca.pem$"):
         Shared(url, replicas=1, told=lambda _: None)

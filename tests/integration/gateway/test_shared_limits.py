@@ -292,10 +292,10 @@ async def test_a_password_that_is_wrong_is_not_told(server: RedisServer, caplog:
 
 @pytest.mark.parametrize("url", ["", "http://x", "redis://:p@ss/word@x:y/0", "redis://localhost:port", "redis://x/z"])
 def test_an_address_that_is_none_is_not_repeated(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^the Redis URL must read redis://HOST:PORT/NUMBER, or rediss:// for TLS$"):
+    with pytest.raises(ValueError, match=r"^--redis-url must read redis://HOST:PORT/NUMBER, or rediss:// for TLS$"):
         Shared(url, replicas=1, told=lambda _: None)
 
 
 def test_an_option_of_a_redis_url_that_there_is_not_is_told_at_the_start() -> None:
-    with pytest.raises(ValueError, match=r"^the Redis URL has an option that there is not: 'bogus'$"):
+    with pytest.raises(ValueError, match=r"^--redis-url has an option that there is not: 'bogus'$"):
         Shared("redis://:word@127.0.0.1:1/0?bogus=1", replicas=1, seconds=0.1, told=lambda _: None)

@@ -264,6 +264,22 @@ def test_the_same_name_of_another_kind_of_deployment_is_another_object(watched: 
 
 
 @pytest.mark.parametrize(
+    "document",
+    [
+        "{apiVersion: v1, kind: Service, metadata: {name: a_b}}",
+        "{apiVersion: route.openshift.io/v1, kind: Route, metadata: {name: c}}",
+        "{apiVersion: project.openshift.io/v1, kind: Project, metadata: {name: c}}",
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: c}}",
+        "{apiVersion: bud.studio/v1alpha1, kind: Model, metadata: {name: c}}",
+    ],
+)
+def test_what_the_gateway_has_no_use_for_is_passed_over(watched: Watched, document: str) -> None:
+    watched.write("c.yaml", document)
+    watched.look()
+    assert (watched.keys, watched.told) == ("ab", "")
+
+
+@pytest.mark.parametrize(
     ("document", "told"),
     [
         ("kind: APIKey\nmetadata: {name: c}\nspec: {limit: {requestsPerDay: 1}}",
@@ -283,6 +299,17 @@ def test_the_same_name_of_another_kind_of_deployment_is_another_object(watched: 
         ("{apiVersion: bud.studio/v2, kind: APIKey, metadata: {name: c}}", "APIKey default/c: apiVersion: write bud.studio/v1alpha1; the object"),
         ("{apiVersion: bud.studio/v1alpha1, kind: Secret, metadata: {name: c}}", "Secret default/c: apiVersion: write v1"),
         ("kind: APIKey\nmetadata: {name: c, creationTimestamp: soon}", "APIKey default/c: it cannot be read"),
+        ("kind: ApiKey\nmetadata: {name: c}", "ApiKey default/c: kind: there is no such kind; did you mean APIKey?; the object is left out"),
+        ("{apiVersion: bud.studio/v1alpha1, kind: Keys, metadata: {name: c}}", "Keys default/c: kind: there is no such kind; "),
+        ("{apiVersion: bud-studio/v1alpha1, kind: APIKey, metadata: {name: c}}", "APIKey default/c: apiVersion: write bud.studio/v1alpha1"),
+        ("{apiVersion: v1, kind: secret, metadata: {name: c}}", "secret default/c: kind: there is no such kind; did you mean Secret?"),
+        ("{kind: Deployment, metadata: {name: c}}", "Deployment default/c: apiVersion: write bud.studio/v1alpha1; the object is left out"),
+        ("kind: Project\nmetadata: {name: c, namespace: d}\nspec: {namespce: x}", "Project c: spec.namespce: there is no such field"),
+        ("kind: APIKey\nmetadata: {name: My_Key}", "APIKey default/My_Key: metadata.name: 'My_Key' is no name in Kubernetes: at most 253 small"),
+        (f"kind: APIKey\nmetadata: {{name: {'c' * 254}}}", "is no name in Kubernetes: at most 253 small letters, digits and - ., with"),
+        ('kind: APIKey\nmetadata: {name: "c\\n"}', "metadata.name: 'c\\n' is no name"),
+        ("kind: APIKey\nmetadata: {name: c, namespace: a.b}", "APIKey a.b/c: metadata.namespace: 'a.b' is no name in Kubernetes: at most 63 small"),
+        ("kind: APIKey\nmetadata: {name: c, namespace: ''}", "metadata.namespace: '' is no name"),
     ],
 )  # fmt: skip
 def test_what_is_mistyped_is_told_by_file_document_object_and_path_with_a_remedy(
