@@ -1,6 +1,6 @@
 """HTTP/1.1 to upstreams, for as little CPU as may be: `docs/decisions/0012` says why it is own code.
 
-Redirects are not followed, no proxy or cookie is used, and nothing is unpacked.
+Redirects are not followed, and no proxy or cookie is used.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
+from bud.gateway.coding import unpacked
 from bud.gateway.lookups import Lookups
 from bud.gateway.reply import Body, Broken, Connection, Lost, Reply
 
@@ -186,7 +187,7 @@ def _head(method: str, place: _Place, headers: Mapping[str, str], *, length: int
 
 async def _begun(connection: Connection, reply: Reply) -> Reply:
     try:
-        return await reply.begun()
+        return unpacked(await reply.begun())
     except BaseException:
         connection.abort()
         raise

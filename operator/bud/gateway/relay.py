@@ -22,6 +22,7 @@ import aiohttp
 import orjson
 
 from bud.gateway.catalog import Served, Target
+from bud.gateway.coding import Packed
 from bud.gateway.connections import Connections
 from bud.gateway.health import asking
 from bud.gateway.mask import mask
@@ -329,6 +330,8 @@ def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
     if isinstance(getattr(error, "os_error", error), PermissionError):  # aiohttp tells of it in its own
         words = f"model '{served.name}' has an address that this gateway may not reach; ask who runs it"
         return Unavailable(words, code=NOT_ALLOWED)
+    if isinstance(error, Packed):
+        return Unavailable(f"model '{served.name}' cannot be understood: {error}", code="upstream_invalid")
     words = f"model '{served.name}' cannot be reached now; try again later"
     # Who was connected may have a fault with this model alone.
     return Unavailable(words) if isinstance(error, Broken) else Unreached(words)
@@ -383,4 +386,4 @@ def passed_on(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_PASSED = frozenset({"content-type", "content-encoding", "content-disposition", "openai-model", "openai-version"})
+_PASSED = frozenset({"content-type", "content-disposition", "openai-model", "openai-version"})
