@@ -96,6 +96,10 @@ class Folder:
             log.error("there are no files any more in %s: nothing is served, and no key is accepted", self._folder)
         # What nobody could look for counts as seen, so that the next look does not take it for gone either.
         self._seen = {path: () for path in self._files if any(path.is_relative_to(one) for one in away)} | now
+        if self._is_new and not self._files:
+            log.warning(
+                "there are no *.yaml or *.yml in %s yet: nothing is served, and no key is accepted", self._folder
+            )
         after = self._trouble, {path: (file.state, file.trouble) for path, file in self._files.items()}
         is_same, self._is_new = before == after and not self._is_new, False
         return None if is_same else self._built()
@@ -217,7 +221,9 @@ def _documents(text: str) -> Iterator[tuple[int, _Document]]:
             continue
         metadata = document.get("metadata") if isinstance(document, dict) else None
         if not isinstance(metadata, dict) or not metadata.get("name") or not isinstance(document.get("kind"), str):
-            raise _Unfit(f"document {number}: each needs kind and metadata.name")
+            is_list = isinstance(document, dict) and str(document.get("kind")).endswith("List")
+            remedy = "; write each item of a list as a document of its own, below a line ---" if is_list else ""
+            raise _Unfit(f"document {number}: each needs kind and metadata.name{remedy}")
         if not all(isinstance(metadata.get(name, ""), str) for name in ("name", "namespace")):
             raise _Unfit(f"document {number}: metadata.name and metadata.namespace are text: write them in quotes")
         if _is_ours(document):

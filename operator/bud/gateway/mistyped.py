@@ -46,17 +46,20 @@ def fault_of(document: Mapping[str, Any], model: type[BaseModel] | None) -> str 
     for name in document["metadata"]:
         if name not in _METADATA:
             return f"metadata.{name}: there is no such field; {meant(str(name), _METADATA)}"
-    return _fault_of_name("name", document["metadata"]["name"], 253, "-.") or _fault_of_name(
-        "namespace", document["metadata"].get("namespace", "default"), 63, "-"
-    )
+    for field, is_namespace in (("name", False), ("namespace", True)):
+        fault = fault_of_name(document["metadata"].get(field, "default"), is_namespace=is_namespace)
+        if fault is not None:
+            return f"metadata.{field}: {fault}"
+    return None
 
 
-def _fault_of_name(field: str, text: str, most: int, between: str) -> str | None:
+def fault_of_name(text: str, *, is_namespace: bool) -> str | None:
     """The API server's rule: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/."""
-    if re.fullmatch(DNS_SUBDOMAIN, text) and len(text) <= most and ("." in between or "." not in text):
+    most, between = (63, "-") if is_namespace else (253, "-.")
+    if re.fullmatch(DNS_SUBDOMAIN, text) and len(text) <= most and not (is_namespace and "." in text):
         return None
     words = f"at most {most} small letters, digits and {' '.join(between)}, with a letter or digit at both ends"
-    return f"metadata.{field}: {text!r} is no name in Kubernetes: {words}"
+    return f"{text!r} is no name in Kubernetes: {words}"
 
 
 def _fault(kind: str, path: Path, words: str, model: type[BaseModel]) -> str:

@@ -225,10 +225,15 @@ def _pods(raw: Raw) -> Pods:
 def _secret(raw: Raw) -> Mapping[str, str]:
     plain = {key: str(value) for key, value in (raw.get("stringData") or {}).items()}
     try:
-        coded = {key: base64.b64decode(value).decode() for key, value in (raw.get("data") or {}).items()}
+        coded = {key: _plain(value) for key, value in (raw.get("data") or {}).items()}
     except ValueError:
         raise _Unreadable("it holds what is neither base64 nor text") from None
     return {key: value.strip() for key, value in (coded | plain).items()}
+
+
+def _plain(coded: str) -> str:
+    """As the API server reads base64: in lines, but without anything else in between."""
+    return base64.b64decode(coded.replace("\r", "").replace("\n", ""), validate=True).decode()
 
 
 _READERS: Mapping[str, Callable[[Raw], Any]] = MappingProxyType(

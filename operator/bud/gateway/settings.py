@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bud.gateway.mistyped import fault_of_name
 from bud.gateway.reach import Reach
 from bud.gateway.shared import ANSWER_SECONDS
 
@@ -49,3 +50,7 @@ class Settings:
         given = [option for option, value in of_clusters.items() if value]
         if self.folder is not None and given:
             raise ValueError(f"{', '.join(given)}: of a cluster, which --from is not: leave out one or the other")
+        named = [("--namespace", name) for name in self.namespaces] + [("--home-namespace", self.home_namespace)]
+        for option, name in named:
+            if name and (fault := fault_of_name(name, is_namespace=True)) is not None:
+                raise ValueError(f"{option}: {fault}")

@@ -68,6 +68,7 @@ def test_the_sdk_speaks_https(secure: SecureProcess) -> None:
         openai.OpenAI(api_key=KEY, base_url=f"{secure.url}/v1", http_client=transport, max_retries=0) as client,
     ):
         assert client.chat.completions.create(model="m", messages=MESSAGES).choices[0].message.content == "hi"
+    assert f"listening on https://127.0.0.1:{secure.port}\n" in secure.log
 
 
 @pytest.mark.parametrize(

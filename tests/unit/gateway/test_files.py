@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bud.gateway.build import Built
 from bud.gateway.files import Folder
@@ -263,6 +264,32 @@ def test_the_same_name_of_another_kind_of_deployment_is_another_object(watched: 
     assert watched.built.catalog.served("default", "chat") is not None and not watched.told
 
 
+def test_a_list_as_kubectl_writes_it_is_refused_with_the_remedy(watched: Watched) -> None:
+    watched.write("c.yaml", "{apiVersion: v1, kind: List, metadata: {resourceVersion: ''}, items: []}")
+    watched.look()
+    told = "c.yaml: it cannot be read: document 1: each needs kind and metadata.name; write each item of a list as a document"
+    assert told in watched.told
+
+
+def test_a_folder_without_files_is_told_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "objects.json").write_text("{}")
+    assert Folder(tmp_path, Reach()).look() is not None
+    assert f"there are no *.yaml or *.yml in {tmp_path} yet" in caplog.text
+
+
+@pytest.mark.parametrize("coded", ["c2stMQ==", "c2st\nMQ==\n", "c2s\r\ntMQ=="])
+def test_base64_is_read_as_the_api_server_does(watched: Watched, coded: str) -> None:
+    secret = {"kind": "Secret", "metadata": {"name": "c"}, "data": {"apiKey": coded}}
+    watched.write("c.yaml", yaml.safe_dump(secret))
+    watched.write(
+        "d.yaml",
+        "kind: Provider\nmetadata: {name: p}\nspec: {kind: OpenAI, models: [{name: m}], credentialsSecretRef: {name: c}}",
+    )
+    watched.look()
+    (target,) = watched.built.catalog.names["default"]["m"].targets
+    assert not watched.told and target.headers["Authorization"] == "Bearer sk-1"
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -310,6 +337,7 @@ def test_what_the_gateway_has_no_use_for_is_passed_over(watched: Watched, docume
         ('kind: APIKey\nmetadata: {name: "c\\n"}', "metadata.name: 'c\\n' is no name"),
         ("kind: APIKey\nmetadata: {name: c, namespace: a.b}", "APIKey a.b/c: metadata.namespace: 'a.b' is no name in Kubernetes: at most 63 small"),
         ("kind: APIKey\nmetadata: {name: c, namespace: ''}", "metadata.namespace: '' is no name"),
+        ("kind: Secret\nmetadata: {name: c}\ndata: {key: 'c2s t'}", "Secret default/c: it holds what is neither base64 nor text"),
     ],
 )  # fmt: skip
 def test_what_is_mistyped_is_told_by_file_document_object_and_path_with_a_remedy(

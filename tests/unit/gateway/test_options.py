@@ -23,6 +23,7 @@ def _serves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("what is wrong was taken")
 
     monkeypatch.setattr(command, "_serve_files", served)
+    monkeypatch.setattr(command, "_serve_cluster", served)
     monkeypatch.setattr(command, "configure", lambda **_: None)
 
 
@@ -63,6 +64,8 @@ def test_a_number_that_cannot_be_meant_is_refused_by_its_option(tmp_path: Path, 
         (("--from=.", "--namespace=n"), "--namespace: of a cluster"),
         (("--from=.", "--home-namespace=n"), "--home-namespace: of a cluster"),
         (("--from=.", "--max-stale-keys=20"), "--max-stale-keys: of a cluster"),
+        (("--namespace=Team_A",), "--namespace: 'Team_A' is no name in Kubernetes: at most 63 small letters"),
+        (("--home-namespace=a.b",), "--home-namespace: 'a.b' is no name in Kubernetes"),
         (("--from=.", "--redis-url=redis.example.com"), "--redis-url must read redis://HOST:PORT/NUMBER"),
         (("--from=.", "--allow-upstream=1.2.3"), "--allow-upstream 1.2.3: neither loopback"),
         (("--from=.", "--cors-origin=x"), "--cors-origin x: neither * nor an origin"),
