@@ -7,7 +7,7 @@ reference's chat completions and core APIs, and OpenAI's own documents for what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,8 +17,20 @@ from bud.gateway.refusal import Invalid
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Positive = Annotated[int, Field(ge=1)]
-Some = Field(min_length=1)
 Block = dict[str, Any]
+
+_T = TypeVar("_T")
+Several = Annotated[list[_T], Field(fail_fast=True)]
+"""Of as many elements as a body may have, one fault is enough."""
+Some = Annotated[Several[_T], Field(min_length=1)]
+MOST_MESSAGES = 10_000
+_MOST_BIASES = 1024
+
+
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > _MOST_BIASES:
+        raise PydanticCustomError("too_many", "at most {most} tokens", {"most": _MOST_BIASES})
+    return value
 
 
 class _Ask(BaseModel):
@@ -33,9 +45,9 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Block] | None = None
+    content: str | Several[Block] | None = None
     name: str | None = None
-    tool_calls: list[Block] | None = None
+    tool_calls: Several[Block] | None = None
     tool_call_id: str | None = None
 
 
@@ -59,31 +71,36 @@ class _Sampled(_Ask):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: str | Annotated[Several[str], Field(max_length=4)] | None = None
     seed: int | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_few), Field(max_length=_MOST_BIASES)
+        ]
+        | None
+    ) = None
     user: str | None = None
 
 
 class ChatCompletion(_Sampled):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[Several[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Positive | None = None
     response_format: Block | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: list[Block] | None = None
+    tools: Several[Block] | None = None
     tool_choice: Literal["auto", "none", "required"] | Block | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[Block] | None = None
+    functions: Several[Block] | None = None
     function_call: Literal["auto", "none"] | Block | None = None
 
 
 class Completion(_Sampled):
     """`POST /v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Several[str] | Several[int] | Several[Several[int]]
     suffix: str | None = None
     echo: bool | None = None
     best_of: Annotated[int, Field(ge=1, le=20)] | None = None
@@ -93,7 +110,7 @@ class Completion(_Sampled):
 class Embedding(_Ask):
     """`POST /v1/embeddings`."""
 
-    input: str | Annotated[list[str], Some] | Annotated[list[int], Some] | Annotated[list[list[int]], Some]
+    input: str | Some[str] | Some[int] | Some[Several[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Positive | None = None
     user: str | None = None
@@ -102,7 +119,7 @@ class Embedding(_Ask):
 class Classification(_Ask):
     """`POST /v1/classify`."""
 
-    input: Annotated[list[str], Field(min_length=1)]
+    input: Some[str]
     raw_scores: bool | None = None
     priority: Literal["high", "normal", "low"] | None = None
 
@@ -111,7 +128,7 @@ class Reranking(_Ask):
     """`POST /v1/rerank`."""
 
     query: str
-    documents: Annotated[list[str | Block], Field(min_length=1)]
+    documents: Some[str | Block]
     top_n: Positive | None = None
     return_documents: bool | None = None
 
@@ -167,9 +184,7 @@ class DocumentOptions(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
-    to_formats: Annotated[list[Literal["md", "json", "html", "text", "doctags", "csv"]], Field(min_length=1)] | None = (
-        None
-    )
+    to_formats: Some[Literal["md", "json", "html", "text", "doctags", "csv"]] | None = None
 
 
 class Document(_Ask):
@@ -203,7 +218,7 @@ class Transcription(_Spoken):
 
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] | None = None
     stream: Truth | None = None
-    timestamp_granularities: list[Literal["word", "segment"]] | None = None
+    timestamp_granularities: Several[Literal["word", "segment"]] | None = None
 
 
 class Translation(_Spoken):
@@ -215,7 +230,7 @@ class Translation(_Spoken):
 class Response(_Ask):
     """`POST /v1/responses`."""
 
-    input: str | list[Block] | None = None
+    input: str | Several[Block] | None = None
     stream: bool | None = None
     max_output_tokens: Positive | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

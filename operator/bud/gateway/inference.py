@@ -13,6 +13,7 @@ import orjson
 from bud.gateway.admission import Admission
 from bud.gateway.asks import check, checked
 from bud.gateway.auth import known
+from bud.gateway.bodies import Room, read
 from bud.gateway.call import Call
 from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.cut import Cut
@@ -64,11 +65,15 @@ class Inference:
         self._clock = clock
         self.catalog = catalog
         self._usual = Usual(_GUESSED)
+        self._room = Room()
 
     async def serve(self, request: Request, key: Key, where: Place) -> None:
         """Answers the request. Raises `Refusal` while nothing was answered yet, and `Gone`."""
-        text = await request.body()
-        key = self.still(key)
+        with self._room.share(key.project.name) as share:
+            text = await request.body(share)
+            await self._once(request, self.still(key), where, text=text)
+
+    async def _once(self, request: Request, key: Key, where: Place, *, text: bytes) -> None:
         once = request.headers.get(b"idempotency-key")
         if once is None:
             await self._serve(request, key, where, text=text)
@@ -91,7 +96,7 @@ class Inference:
         return known(self.catalog(), key.hash, now=self._clock())
 
     async def _serve(self, request: Request, key: Key, where: Place, *, text: bytes) -> None:
-        body = _read(text)
+        body = read(text)
         if where.deployment and isinstance(body, dict) and "model" not in body:
             body["model"] = where.deployment
             text = orjson.dumps(body)
@@ -295,13 +300,6 @@ class Inference:
         price = call.served.price or target.price
         call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), price)
         self._usual.add(call.key.project.name, call.served.name, call.usage)
-
-
-def _read(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"the body is not JSON: {error}", code="invalid_json") from None
 
 
 async def _read_whole(response: Reply | Translated) -> Whole:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bud.gateway.bodies import Share
 from bud.gateway.catalog import Meter
 from bud.gateway.idempotency import Kept
 from bud.gateway.limits import State, headers
@@ -68,8 +69,8 @@ class Request:
         await self.send({"type": "http.response.start", "status": kept.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
-    async def body(self, most: int = JSON_BYTES) -> bytes:
-        """All of it. Raises `Invalid` (413) for more than `most` bytes, and `Gone`."""
+    async def body(self, share: Share, most: int = JSON_BYTES) -> bytes:
+        """All of it, in its `share`. Raises `Invalid` (413) for more than `most` bytes, `Unavailable`, and `Gone`."""
         told = self.headers.get(b"content-length", b"")
         if told.isdigit() and int(told) > most:
             raise too_large(most)
@@ -82,6 +83,7 @@ class Request:
             size += len(chunks[-1])
             if size > most:
                 raise too_large(most)
+            share.grow(size)
             if not message.get("more_body"):
                 return b"".join(chunks)
 

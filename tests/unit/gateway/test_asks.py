@@ -6,8 +6,9 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
-from bud.gateway.asks import check, check_form
+from bud.gateway.asks import ASKS, check, check_form
 from bud.gateway.refusal import Invalid
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -170,3 +171,32 @@ def test_a_field_that_is_out_of_range_is_refused_by_its_name(endpoint: str, give
 def test_a_body_that_is_no_object_is_refused(body: object) -> None:
     with pytest.raises(Invalid, match="must be a JSON object"):
         check("chat/completions", body)
+
+
+MANY: list[tuple[str, str, Any]] = [
+    ("chat/completions", "messages", [{}] * 1000),
+    ("chat/completions", "messages", [{"role": "user", "content": ["x"] * 1000}]),
+    ("chat/completions", "messages", [{"role": "assistant", "tool_calls": ["x"] * 1000}]),
+    ("chat/completions", "tools", ["x"] * 1000),
+    ("chat/completions", "functions", ["x"] * 1000),
+    ("chat/completions", "logit_bias", {str(token): "x" for token in range(2000)}),
+    ("chat/completions", "messages", [{"role": "user"}] * 10_001),
+    ("completions", "prompt", [[]] * 1000 + ["x"]),
+    ("completions", "prompt", [["x"] * 1000]),
+    ("embeddings", "input", [[]] * 1000 + ["x"]),
+    ("classify", "input", [1] * 1000),
+    ("rerank", "documents", [1] * 1000),
+    ("responses", "input", ["x"] * 1000),
+    ("documents", "options", {"to_formats": ["x"] * 1000}),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "name", "value"), MANY)
+def test_of_many_faults_a_few_are_enough(endpoint: str, name: str, value: Any) -> None:
+    body = {**CHAT, "input": "x", "query": "x", "documents": ["x"], "prompt": "x", **DOCUMENT, name: value}
+    with pytest.raises(ValidationError) as refused:
+        ASKS[endpoint].__pydantic_validator__.validate_python(body)
+    assert refused.value.error_count() <= 8
+    with pytest.raises(Invalid) as told:
+        check(endpoint, body)
+    assert told.value.param == name
