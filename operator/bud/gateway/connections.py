@@ -70,4 +70,6 @@ class _Resolver(AbstractResolver):
 
 
 async def _refuse_redirect(_: object, __: object, told: aiohttp.TraceRequestRedirectParams) -> None:
-    raise aiohttp.ClientPayloadError(f"{told.url.origin()} answers with a redirect, which is not followed")
+    answer = told.response
+    answer.close()
+    raise aiohttp.WSServerHandshakeError(answer.request_info, (), status=answer.status, headers=answer.headers)

@@ -37,6 +37,7 @@ log = logging.getLogger("bud.gateway")
 
 _KEY = "openai-insecure-api-key."
 _OPENING_SECONDS = 60.0
+"""Until a session has begun, waking included."""
 _PAYS_SECONDS = 10.0
 """How much of its address's time a session uses until it pays for it, while messages pass."""
 _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _INTERNAL, _RESTART = 1001, 1005, 1006, 1008, 1011, 1012
@@ -111,6 +112,8 @@ class _Session:
                 continue
             if await self._is_over():
                 return
+            if self.closed:
+                continue
             text = message.get("text")
             try:
                 if text is None:
@@ -162,7 +165,9 @@ class _Session:
 
     async def _is_over(self) -> bool:
         """Ends the session if the caller may not go on."""
-        if (refusal := await self.may_go_on(self)) is None:
+        refusal = await self.may_go_on(self)
+        # Meanwhile the other way may have ended it.
+        if refusal is None or self.closed:
             return False
         self.closed = True
         event = {"type": "error", "error": {**orjson.loads(refusal.body())["error"], "event_id": None}}
@@ -224,34 +229,37 @@ class Realtime:
         request.facts.model = served.name
         call = Call(request, key, served, where.endpoint, {}, b"", admitted, Usage())
         others = [pair for pair in query if pair[0] != "model"]
-        seconds = min(served.timeout, _OPENING_SECONDS, deadline(request.headers))
+        left = deadline(request.headers) - (self._clock() - request.began)
+        now = asyncio.get_running_loop().time
+        until = now() + min(served.timeout, _OPENING_SECONDS, left)
         visit = Visit(
             lambda target: f"{where.endpoint}?{urlencode([('model', target.model), *others])}",
             _headers(request),
             _protocols(request),
-            seconds,
+            until,
             request.trace,
         )
 
         async def ask(pick: Pick) -> None:
-            served = await self._woken(call, seconds, pick)
+            served = await self._woken(call, until, pick)
             async with self._relay.visit(served, visit) as (target, turn, peer):
                 call.is_at(target, turn)
                 with self._naps.use((target,)):
                     await self._join(call, send, target, peer)
 
         try:
-            await self._naps.ask(call, ask)
+            await self._naps.ask(call, ask, again=lambda: now() < until)
         finally:
             if call.target is None:
                 self._admission.release(admitted)
 
-    async def _woken(self, call: Call, seconds: float, pick: Pick) -> Served:
+    async def _woken(self, call: Call, until: float, pick: Pick) -> Served:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(until):
                 return await self._naps.awake(call.served, call.key.project.namespace, pick)
         except TimeoutError:
-            raise Unavailable(f"model '{call.served.name}' is being woken; try again later") from None
+            words = f"model '{call.served.name}' is being woken; try again later"
+            raise Refusal(words, status=504, code="timeout", headers={"x-should-retry": "true"}) from None
 
     async def _join(self, call: Call, send: Send, target: Target, peer: aiohttp.ClientWebSocketResponse) -> None:
         request = call.request

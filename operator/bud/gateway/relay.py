@@ -104,13 +104,13 @@ class Given(Generic[_A]):
 class Visit:
     """A WebSocket that is wanted: `path` with its query gives the address at a target, `protocols` what is offered.
 
-    Each of those asked may take so many `seconds`.
+    It has time `until` then, as the event loop counts it.
     """
 
     path: Callable[[Target], str]
     headers: Mapping[str, str]
     protocols: Sequence[str] = ()
-    seconds: float = 60.0
+    until: float = math.inf
     trace: Trace = UNTOLD
 
 
@@ -161,7 +161,7 @@ class Relay:
         self, served: Served, visit: Visit
     ) -> AsyncIterator[tuple[Target, Turn, aiohttp.ClientWebSocketResponse]]:
         """A WebSocket, while the block runs, and what it had of its address so far. Raises `Refusal`."""
-        tries = Tries(served, self.board, prefix=b"", until=math.inf)
+        tries = Tries(served, self.board, prefix=b"", until=visit.until)
         with await self._first(tries, partial(self._open, served, visit, tries), trace=visit.trace) as given:
             try:
                 yield given.target, self.board.turn(given.url), given.answer
@@ -206,9 +206,10 @@ class Relay:
         self, served: Served, visit: Visit, tries: Tries, at: Attempt
     ) -> aiohttp.ClientWebSocketResponse | Refusal:
         target = at.target
-        seconds = tries.seconds(target, at.url)
+        since, seconds = tries.now(), tries.seconds(target, at.url)
+        hung = math.inf if seconds is None else since + seconds
         try:
-            async with asyncio.timeout(min(visit.seconds, seconds or math.inf)):
+            async with asyncio.timeout_at(min(hung, visit.until)):
                 return await self._to(target).sockets.ws_connect(
                     f"{at.url}/{visit.path(target)}",
                     headers={**visit.headers, **at.headers, **target.headers},
@@ -219,12 +220,17 @@ class Relay:
         except aiohttp.WSServerHandshakeError as error:
             if error.status < 300:
                 return Unavailable(f"model '{served.name}' does not speak WebSocket there", code="upstream_unavailable")
-            refusal = _told(error.status, b"", target)
-            if is_another_asked(refusal):
-                return refusal
-            raise refusal from None
-        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError, too
+            return self._refused(at, _told(error.status, b"", target, headers=error.headers or {}))
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return _unreached(served, target, error)
+        except TimeoutError:
+            if hung < visit.until:
+                return _hung(served, target)
+            tries.cut(target, at.url, since=since)
+            words = f"model '{served.name}' has not taken the session in time"
+            raise Refusal(words, status=504, code="timeout", headers={"x-should-retry": "true"}) from None
+        except (aiohttp.ClientError, OSError) as error:
+            return _unreached(served, target, Broken(str(error) or repr(error)))
 
     async def _try(self, served: Served, errand: Errand, tries: Tries, at: Attempt) -> Answer | Refusal:
         """An answer, or a fault after which the next may be asked. Raises `Refusal` where that cannot help."""

@@ -145,7 +145,7 @@ def test_a_browsers_key_comes_as_a_subprotocol_and_goes_no_further(gateway: Gate
         ("/v1/realtime?model=nobody", KEY, 503, "overloaded_error", "upstream_unavailable"),
         ("/v1/realtime?model=voice&refused=401", KEY, 503, "overloaded_error", "provider_credentials"),
         ("/v1/realtime?model=voice&refused=404", KEY, 404, "not_found_error", "not_found"),
-        ("/v1/realtime?model=voice&refused=307", KEY, 503, "overloaded_error", "upstream_unavailable"),
+        ("/v1/realtime?model=voice&refused=307", KEY, 503, "overloaded_error", "upstream_redirect"),
         ("/v1/chat/completions", KEY, 400, "invalid_request_error", "not_a_websocket"),
         ("/v1/nothing", KEY, 404, "not_found_error", "not_found"),
     ],
