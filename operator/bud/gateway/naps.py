@@ -105,16 +105,19 @@ class Naps:
         return tuple(target for target in known if target.nap is not None and not target.urls)
 
     async def awake(self, served: Served, namespace: str, pick: Pick = everything) -> Served:
-        """What `pick` takes of the name, once something answers to it. Raises `Unavailable` when too many wait."""
+        """What `pick` takes of the name, once something answers to it, or nothing of it sleeps any more.
+
+        What is down and never sleeps is not waited for. Raises `Unavailable` when too many wait.
+        """
         served = pick(served)
-        if self._note is None or any(target.urls for target in served.targets):
+        if not self._sleeps(served):
             return served
         name = namespace, served.name
         if self._held.total() >= self._most or self._held[name] >= max(1, self._most // 4):
             raise Unavailable(f"model '{served.name}' is being woken, and too many wait for it; try again later")
         self._held[name] += 1
         try:
-            while not any(target.urls for target in served.targets):
+            while self._sleeps(served):
                 await self._news.wait()
                 known = self._catalog().served(namespace, served.name)
                 served = served if known is None else pick(known)
@@ -123,6 +126,10 @@ class Naps:
             self._held[name] -= 1
             if not self._held[name]:
                 del self._held[name]
+
+    def _sleeps(self, served: Served) -> bool:
+        """Whether none of its targets answers, and one of them would if it were awake."""
+        return not any(target.urls for target in served.targets) and bool(self.asleep(served.targets))
 
     async def run(self) -> None:
         """Writes the notes, for as long as the gateway lives."""

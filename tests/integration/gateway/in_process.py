@@ -30,12 +30,19 @@ def serving(folder: Path, upstream: Upstream, *, patience: Patience, most: int =
     settings = Settings(folder=folder, port=free_port(), reach=Reach.of(["loopback"], {}), max_connections=most)
     built = Folder(folder, settings.reach).look()
     assert built is not None
-    server = Server(Gateway(built.catalog, settings), settings, patience=patience)
+    with started(Gateway(built.catalog, settings), settings, patience=patience):
+        yield settings.port
+
+
+@contextmanager
+def started(gateway: Gateway, settings: Settings, *, patience: Patience) -> Iterator[None]:
+    """It serves while the block runs."""
+    server = Server(gateway, settings, patience=patience)
     thread = threading.Thread(target=lambda: _run(server))
     thread.start()
     eventually(lambda: is_so(server.started), within=20)
     try:
-        yield settings.port
+        yield
     finally:
         server.should_exit = True
         thread.join()

@@ -106,6 +106,47 @@ def test_callers_are_held_until_something_answers() -> None:
     within(world, test)
 
 
+DOWN, UP = (Target(name, "openai", name, urls) for name, urls in (("down", ()), ("up", ("http://up/v1",))))
+
+
+@pytest.mark.parametrize(
+    ("targets", "fallbacks"),
+    [
+        ((DOWN,), ()),
+        ((DOWN,), (UP,)),
+        ((DOWN,), (UP, *ASLEEP.targets)),
+        ((DOWN,), AWAKE.targets),
+        ((DOWN, *AWAKE.targets), ASLEEP.targets),
+    ],
+)
+def test_what_is_down_and_never_sleeps_is_not_waited_for(
+    targets: tuple[Target, ...], fallbacks: tuple[Target, ...]
+) -> None:
+    served = Served("m", targets, fallbacks)
+
+    async def test() -> None:
+        async with asyncio.timeout(0):
+            assert await World().naps.awake(served, "team") == served
+
+    run(test())
+
+
+def test_what_sleeps_beside_what_is_down_is_waited_for_until_it_sleeps_no_more() -> None:
+    world = World()
+
+    async def test() -> None:
+        beside = Served("m", (DOWN, *ASLEEP.targets), (UP,))
+        waiting = asyncio.create_task(world.naps.awake(beside, "team"))
+        await asyncio.sleep(5)
+        assert not waiting.done()
+        world.catalog = Catalog({}, {"team": {"m": Served("m", (DOWN,), (UP,))}})
+        world.naps.changed()
+        await asyncio.sleep(5)
+        assert waiting.done() and await waiting == Served("m", (DOWN,), (UP,))
+
+    within(world, test)
+
+
 def test_what_sleeps_among_the_fallbacks_is_waited_for_by_itself() -> None:
     def known(fallback: Target) -> Served:
         awake = Target("t", "openai", "t", ("http://t/v1",))
