@@ -20,6 +20,9 @@ _PATIENCE_SECONDS = 0.5
 _MOST_AT_ONCE = 64
 _SLOW_SECONDS = 2.0
 """After which a lookup makes room for another, though its thread lives on."""
+_MOST_THREADS = 256
+"""That live, of the whole process: beyond it a name is not looked up."""
+_THREAD = "lookup"
 _NOBODY = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 
@@ -30,8 +33,8 @@ class Lookups:
     resolver tries, which may be tens of seconds. One of a name is under way at a time, whatever its ports and however
     many ask, and `_MOST_AT_ONCE` in all but for those that take longer than `_SLOW_SECONDS`; the next waits for one of
     them. So fewer silent names than that hold nobody up; more hold up for seconds those that were not found in the
-    last `_STALE_SECONDS`. Addresses are not looked up. The threads are no pool's: one that hangs does not hold up the
-    end of the process.
+    last `_STALE_SECONDS`, and while `_MOST_THREADS` live, those are not found at all. Addresses are not looked up. The
+    threads are no pool's: one that hangs does not hold up the end of the process.
     """
 
     def __init__(self) -> None:
@@ -58,9 +61,11 @@ class Lookups:
 
     async def _look_up(self, host: str) -> Sequence[AddrInfoType]:
         async with self._free:
+            if sum(thread.name == _THREAD for thread in threading.enumerate()) >= _MOST_THREADS:
+                raise OSError(f"{host} is not looked up: the servers of {_MOST_THREADS} other names are silent")
             loop = asyncio.get_running_loop()
             found: asyncio.Future[Sequence[AddrInfoType]] = loop.create_future()
-            threading.Thread(target=_work, args=(loop, found, host), name="lookup", daemon=True).start()
+            threading.Thread(target=_work, args=(loop, found, host), name=_THREAD, daemon=True).start()
             await asyncio.wait((found,), timeout=_SLOW_SECONDS)
         return await found
 

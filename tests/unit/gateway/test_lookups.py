@@ -102,6 +102,34 @@ def test_names_that_are_silent_for_long_make_room(resolver: Resolver, monkeypatc
     bounded(test)
 
 
+def living() -> int:
+    return sum(thread.name == "lookup" for thread in threading.enumerate())
+
+
+def test_however_many_names_are_silent_their_threads_are_bounded(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookups_module, "_SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(lookups_module, "_FAILED_SECONDS", 0.01)
+    most = lookups_module._MOST_THREADS
+
+    async def test() -> None:
+        await until(lambda: not living())
+        lookups = Lookups()
+        waiting = [asyncio.create_task(found(lookups, f"silent-{number}.test")) for number in range(2 * most)]
+        await until(lambda: sum(task.done() for task in waiting) == most)
+        assert (living(), resolver.asked.total()) == (most, most)
+        with pytest.raises(OSError, match=f"good.test is not looked up: the servers of {most} other names are silent"):
+            await found(lookups)
+        resolver.ends.set()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert sum(isinstance(one, OSError) for one in ended) == most
+        await until(lambda: not living() and GOOD not in lookups._latest)
+        assert await found(lookups)
+
+    bounded(test)
+
+
 def test_one_silent_name_holds_one_thread_whoever_asks_on_whatever_port(resolver: Resolver) -> None:
     async def test() -> None:
         lookups = Lookups()
