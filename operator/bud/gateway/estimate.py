@@ -37,39 +37,43 @@ class Estimate:
 
 
 NOTHING = Estimate()
+_GUESSED = Estimate(output=256)
+"""An answer whose length nobody bounds, until its own mean is known."""
 
-_Means = dict[tuple[str, str], float]
-"""By project and model."""
+Of = tuple[str, str, str]
+"""A project, a model and an endpoint: what embeddings write says nothing of chats."""
+_Means = dict[Of, float]
 
 
 class Usual:
-    """What requests for each model of a project take of late, where nothing of a request tells; `first` before any."""
+    """What requests take of late at each endpoint, for each model of a project, where nothing of a request tells."""
 
-    def __init__(self, first: Estimate = NOTHING) -> None:
-        self._first = first
+    def __init__(self) -> None:
         self._read: _Means = {}
         self._written: _Means = {}
         self._seconds: _Means = {}
 
-    def of(self, project: str, model: str) -> Estimate:
-        """The mean."""
-        of, first = (project, model), self._first
-        read, written = self._read.get(of, first.input), self._written.get(of, first.output)
-        return Estimate(round(read), round(written), self._seconds.get(of, first.seconds))
+    def of(self, what: Of) -> Estimate:
+        """The mean; before any, a guess for answers that may be of any length, and nothing for all else."""
+        first = _GUESSED if what[-1] in _MEAN else NOTHING
+        read, written = self._read.get(what, first.input), self._written.get(what, first.output)
+        return Estimate(round(read), round(written), self._seconds.get(what, first.seconds))
 
-    def add(self, project: str, model: str, usage: Usage) -> None:
-        """Learns of one more: how long it took, and its tokens if its upstream told."""
-        of = project, model
-        if usage.input is not None or usage.output is not None:
-            _learn(self._read, of, usage.input or 0)
-            _learn(self._written, of, usage.output or 0)
+    def add(self, what: Of, usage: Usage) -> None:
+        """Learns of one more: how long it took, and its tokens if its upstream told.
+
+        Where it did not, what was counted of a stream is no whole answer's.
+        """
+        if usage.input is not None:
+            _learn(self._read, what, usage.input)
+            _learn(self._written, what, usage.output or 0)
         if usage.seconds is not None:
-            _learn(self._seconds, of, usage.seconds)
+            _learn(self._seconds, what, usage.seconds)
 
 
-def _learn(means: _Means, of: tuple[str, str], found: float) -> None:
-    before = means.get(of, found)
-    means[of] = before + _WEIGHT * (found - before)
+def _learn(means: _Means, what: Of, found: float) -> None:
+    before = means.get(what, found)
+    means[what] = before + _WEIGHT * (found - before)
 
 
 def estimate(endpoint: str, body: Mapping[str, Any], text: bytes, *, usual: Estimate) -> Estimate:

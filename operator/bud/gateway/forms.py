@@ -18,7 +18,7 @@ from bud.gateway.asks import FORMS, check_form
 from bud.gateway.call import Call
 from bud.gateway.catalog import Key, Target
 from bud.gateway.cut import Cut
-from bud.gateway.estimate import NOTHING, Usual
+from bud.gateway.estimate import NOTHING
 from bud.gateway.idempotency import Kept, digest_of
 from bud.gateway.inference import Inference, deadline
 from bud.gateway.models import find
@@ -223,7 +223,6 @@ class Uploads:
     def __init__(self, admission: Admission, inference: Inference) -> None:
         self._admission = admission
         self._inference = inference
-        self._usual = Usual()
 
     async def serve(self, request: Request, key: Key, where: Place) -> None:
         """Answers the request. Raises `Refusal` while nothing was answered yet, and `Gone`."""
@@ -269,7 +268,7 @@ class Uploads:
         if not name:
             raise Invalid("model is required", param="model", code="missing_required_parameter")
         served = find(self._inference.catalog(), key, where, name)
-        usual = self._usual.of(key.project.name, served.name)
+        usual = self._inference.usual.of((key.project.name, served.name, where.endpoint))
         admitted = Admitted(grant, await self._admission.reserve(key, served, usual), NOTHING)
         call = Call(request, key, served, where.endpoint, form.fields, b"", admitted, Usage(), cut=form.cut)
         request.facts.model = served.name
@@ -288,7 +287,6 @@ class Uploads:
             is_at=call.is_at,
         )
         await self._inference.relay(call, errand)
-        self._usual.add(key.project.name, served.name, call.usage)
 
 
 def _seconds(request: Request) -> float:

@@ -17,7 +17,7 @@ from bud.gateway.bodies import Room, read
 from bud.gateway.call import Call
 from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.cut import Cut
-from bud.gateway.estimate import Estimate, Usual, estimate
+from bud.gateway.estimate import Usual, estimate
 from bud.gateway.events import Typed
 from bud.gateway.idempotency import digest_of
 from bud.gateway.mask import masked
@@ -37,8 +37,6 @@ from bud.gateway.translate.answer import Translated, read_whole
 from bud.gateway.usage import Usage
 from bud.gateway.whole import ENDPOINTS, Whole
 
-_GUESSED = Estimate(output=256)
-"""Tokens of an answer whose length nobody bounds, until the model's own mean is known."""
 _PREFIX_BYTES = 1024
 _WAKES = b": the model is being woken\n\n"
 _WORKS = b": the model is at work\n\n"
@@ -64,7 +62,7 @@ class Inference:
         self._naps = naps
         self._clock = clock
         self.catalog = catalog
-        self._usual = Usual(_GUESSED)
+        self.usual = Usual()
         self._room = Room()
 
     async def serve(self, request: Request, key: Key, where: Place) -> None:
@@ -105,7 +103,7 @@ class Inference:
         served = find(self.catalog(), key, where, body["model"])
         told = checked(where.endpoint, body)
         _bound(told, served)
-        usual = self._usual.of(key.project.name, served.name)
+        usual = self.usual.of((key.project.name, served.name, where.endpoint))
         thought = estimate(where.endpoint, told, text, usual=usual)
         admitted = await self._admission.admit(request, key, served, thought)
         call = Call(request, key, served, where.endpoint, body, text, admitted, Usage())
@@ -299,7 +297,7 @@ class Inference:
         call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
         price = call.served.price or target.price
         call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), price)
-        self._usual.add(call.key.project.name, call.served.name, call.usage)
+        self.usual.add((call.key.project.name, call.served.name, call.endpoint), call.usage)
 
 
 async def _read_whole(response: Reply | Translated) -> Whole:

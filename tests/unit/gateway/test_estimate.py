@@ -102,9 +102,26 @@ def test_the_dearest_that_may_answer_counts(served: Served, cost: str | None) ->
 
 
 def test_what_uploads_take_is_what_they_took_of_late() -> None:
-    usual = Usual()
-    assert usual.of("team", "ears") == Estimate()
+    usual, ears = Usual(), ("team", "ears", "audio/transcriptions")
+    assert usual.of(ears) == Estimate()
     for usage in (Usage(100, 10, seconds=2.0), Usage(200, None), Usage(seconds=3.0)):
-        usual.add("team", "ears", usage)
-    assert usual.of("team", "ears") == Estimate(110, 9, 2.1)
-    assert usual.of("other", "ears") == Estimate()
+        usual.add(ears, usage)
+    assert usual.of(ears) == Estimate(110, 9, 2.1)
+    assert usual.of(("other", *ears[1:])) == Estimate()
+
+
+def test_what_embeddings_take_says_nothing_of_chats_by_the_same_name() -> None:
+    usual, chats, embeddings = Usual(), ("team", "m", CHAT), ("team", "m", "embeddings")
+    assert (usual.of(chats).output, usual.of(embeddings).output) == (256, 0)
+    usual.add(chats, Usage(10, 1000, seconds=2.0))
+    for _ in range(40):
+        usual.add(embeddings, Usage(500, 0, seconds=0.1))
+    assert usual.of(chats) == Estimate(10, 1000, 2.0)
+    assert usual.of(embeddings) == Estimate(500, 0, 0.1)
+
+
+def test_a_stream_whose_upstream_told_nothing_teaches_its_time_alone() -> None:
+    usual, chats = Usual(), ("team", "m", CHAT)
+    usual.add(chats, Usage(10, 1000, seconds=2.0))
+    usual.add(chats, Usage(None, 3, seconds=4.0))
+    assert usual.of(chats) == Estimate(10, 1000, 2.2)
