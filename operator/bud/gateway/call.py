@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bud.gateway.admission import Admitted
-from bud.gateway.catalog import Key, Served, Target
+from bud.gateway.catalog import OWN, Key, Served, Target
 from bud.gateway.cut import Cut
+from bud.gateway.mask import masked
+from bud.gateway.naming import Naming
 from bud.gateway.request import Request
 from bud.gateway.route import Turn
 from bud.gateway.translate.wire import Sent
@@ -32,6 +34,8 @@ class Call:
     """What is asked, unless it could not answer."""
     turn: Turn | None = None
     """At the address that is asked."""
+    naming: Naming | None = None
+    """Of the answer, once it has come."""
     cut: Cut = field(default_factory=Cut)
 
     @property
@@ -74,9 +78,16 @@ class Call:
         price = self.served.price or self.target.price
         return {
             "provider": self.target.provider,
-            "model_version": self.target.model,
+            "model_version": self._version(self.target),
             "virtual_key_id": self.key.uid,
             "request_id": self.request.id,
             "processing_time_ms": round((now - self.request.began) * 1000),
             "cost": cost(price, usage) if is_known(price, usage) else None,
         }
+
+    def _version(self, target: Target) -> str:
+        """What the upstream calls the model that answered, as far as it has told; of a Deployment its own name."""
+        said = self.naming.version if self.naming is not None else None
+        if said is None or target.provider == OWN:
+            return target.model
+        return masked(said.encode(), target.secrets).decode()

@@ -97,6 +97,10 @@ class Nap:
     seconds: float
 
 
+OWN = "bud"
+"""The provider of what the operator runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What answers: where, under which name, and with which headers.

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
-from bud.gateway.splice import add_member, rename_model
+from bud.gateway.glance import glance, plain
+from bud.gateway.naming import Naming
+from bud.gateway.splice import add_member
 from bud.gateway.stream import DONE, CutShort, Splitter, data_of
 from bud.gateway.usage import Usage
 
@@ -35,8 +35,7 @@ _ENDS = re.compile(
 class Typed:
     """What the caller gets of each event; see `bud.gateway.stream.Rewriter` for its fields."""
 
-    upstream: str
-    name: str
+    naming: Naming
     metadata: Callable[[Usage], Mapping[str, Any]] | None
     usage: Usage
     chunks: int = 0
@@ -77,8 +76,8 @@ class Typed:
             out.append(self._held + b"\n\n")
             self._held = None
         self.chunks += 1
-        if self.upstream != self.name:
-            event = event.replace(data, rename_model(data, self.upstream, self.name), 1)
+        if (changed := self.naming.chunk(data)) is not data:
+            event = event.replace(data, changed, 1)
         if b'"usage"' in data:
             self.usage.read_event(data)
         kind = _kind(data) if _ENDS.search(data) else None
@@ -99,9 +98,6 @@ class Typed:
 
 def _kind(data: bytes) -> str | None:
     """The type of an event."""
-    try:
-        told = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    kind = told.get("type") if isinstance(told, dict) else None
+    seen = glance(data)
+    kind = plain(seen.type) if seen is not None else None
     return kind if isinstance(kind, str) else None

@@ -19,10 +19,12 @@ from bud.gateway.catalog import Catalog, Key, Served, Target
 from bud.gateway.cut import Cut
 from bud.gateway.estimate import Usual, estimate
 from bud.gateway.events import Typed
+from bud.gateway.glance import glance, is_json, plain
 from bud.gateway.idempotency import digest_of
 from bud.gateway.mask import masked
 from bud.gateway.metadata import in_headers
 from bud.gateway.models import find
+from bud.gateway.naming import Naming
 from bud.gateway.naps import Naps, Pick
 from bud.gateway.opening import is_stream
 from bud.gateway.paths import Place
@@ -31,7 +33,7 @@ from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.relay import Answer, Errand, Relay, passed_on
 from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
-from bud.gateway.splice import add_member, rename_model, unambiguous
+from bud.gateway.splice import add_member, unambiguous
 from bud.gateway.stream import Rewriter
 from bud.gateway.translate.answer import Translated, read_whole
 from bud.gateway.usage import Usage
@@ -206,15 +208,15 @@ class Inference:
             await self._binary(call, response)
 
     async def _whole(self, call: Call, target: Target, answer: Whole) -> None:
-        told = answer.told
-        text, metadata = masked(answer.text, target.secrets), None
-        if told is not None:
-            call.usage.read(told.get("usage"))
-            if target.model != call.served.name:
-                text = rename_model(text, str(told.get("model")), call.served.name)
+        text, seen, metadata = answer.text, answer.seen, None
+        if seen is not None:
+            call.usage.read(plain(seen.usage))
+            naming = call.naming = Naming(call.served.name)
+            text = naming.whole(text, seen)
+        text = masked(text, target.secrets)
         if call.tells_metadata:
             metadata = call.metadata(call.used(), now=self._clock())
-            if told is not None:
+            if seen is not None:
                 text = add_member(text, "conduit_metadata", metadata)
         await self._pass_on(call, answer, length=len(text), metadata=metadata)
         await call.request.tell({"type": "http.response.body", "body": text})
@@ -233,11 +235,12 @@ class Inference:
 
     async def _stream(self, call: Call, target: Target, response: Reply | Translated) -> None:
         metadata = (lambda _: call.metadata(call.used(), now=self._clock())) if call.tells_metadata else None
+        naming = call.naming = Naming(call.served.name)
         rewriter: Rewriter | Typed
         if call.asks_usage:
-            rewriter = Rewriter(target.model, call.served.name, call.shows_usage, metadata, call.usage, call.body)
+            rewriter = Rewriter(naming, call.shows_usage, metadata, call.usage, call.body)
         else:
-            rewriter = Typed(target.model, call.served.name, metadata, call.usage)
+            rewriter = Typed(naming, metadata, call.usage)
         send = call.request.tell
         call.request.facts.first_at = self._clock()
         await self._pass_on(call, response)
@@ -304,12 +307,11 @@ async def _read_whole(response: Reply | Translated) -> Whole:
     """An answer that need be no object. Raises `Unavailable` for what is no JSON."""
     try:
         text = await read_whole(response)
-        told = orjson.loads(text)
     except OSError as error:
         raise Unavailable("the model broke off its answer; try again") from error
-    except orjson.JSONDecodeError:
-        raise Unavailable("the model answered with something that is no JSON; try again") from None
-    return Whole(response.status, response.headers, text, told if isinstance(told, dict) else None)
+    if not is_json(text):
+        raise Unavailable("the model answered with something that is no JSON; try again")
+    return Whole(response.status, response.headers, text, glance(text))
 
 
 def _over(cut: Cut, seconds: float) -> None:

@@ -16,7 +16,7 @@ from bud.api.limits import OwnPricing, Pricing
 from bud.api.provider import ProviderModel, ProviderSpec
 from bud.api.route import RouteSpec
 from bud.api.route import Target as RouteTarget
-from bud.gateway.catalog import Nap, Price, Served, Target
+from bud.gateway.catalog import OWN, Nap, Price, Served, Target
 from bud.gateway.mask import secrets
 from bud.gateway.parsed import Engine, Item, Pods, epoch
 from bud.gateway.prices import Published, published
@@ -152,7 +152,7 @@ class Names:
             urls = tuple(sorted({url for urls in self._pods.get(engine.id, {}).values() for url in urls}))
         target = Target(
             id=item.name,
-            provider="bud",
+            provider=OWN,
             model=engine.model,
             urls=urls,
             created=int(epoch(item.created) or 0),

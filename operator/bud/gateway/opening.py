@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
-
+from bud.gateway.glance import glance, plain
 from bud.gateway.reply import Reply
 from bud.gateway.stream import CutShort, Splitter, data_of
 from bud.gateway.translate.answer import Translated
@@ -99,8 +98,7 @@ def status_of(event: bytes) -> int | None:
 
 
 def _read(event: bytes) -> dict[str, Any]:
-    try:
-        told = orjson.loads(data_of(event) or b"")
-    except orjson.JSONDecodeError:
+    seen = glance(data_of(event) or b"")
+    if seen is None:
         return {}
-    return told if isinstance(told, dict) else {}
+    return {name: plain(getattr(seen, name), long=True) for name in ("error", "type", "object", "code")}

@@ -125,6 +125,7 @@ def of_status(status: int, message: str, *, param: str | None = None, code: str 
         words = "the provider refuses the gateway's credentials; ask who runs it"
         return Unavailable(words, code="provider_credentials")
     kind = {404: NotFound, 429: Limited, 503: Unavailable}.get(status, Invalid if status < 500 else Refusal)
-    code = code or {500: "upstream_error", 501: "not_implemented"}.get(status)
+    if code is None and kind is Refusal:
+        code = "not_implemented" if status == 501 else "upstream_error"
     again = {"x-should-retry": "false"} if status == 501 else None
     return kind(message, param=param, code=code, status=status, headers=again)

@@ -289,7 +289,7 @@ class Relay:
         if status is None:
             return answer
         answer.close()
-        refusal = _told(status or 502, data_of(event) or b"", target)
+        refusal = _told(status or 502, (data_of(event) or b"")[:_TOLD_BYTES], target)
         if status == UNKNOWN:
             refusal.code = _UNCLEAR
         return self._refused(at, refusal)

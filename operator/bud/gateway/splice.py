@@ -22,7 +22,7 @@ def add_member(text: bytes, name: str, value: Mapping[str, Any]) -> bytes:
     if not body.endswith(b"}"):
         return text
     comma = b"" if body[:-1].rstrip().endswith(b"{") else b","
-    return b"".join((body[:-1], comma, b'"', name.encode(), b'":', orjson.dumps(value), b"}"))
+    return b"".join((memoryview(body)[:-1], comma, b'"', name.encode(), b'":', orjson.dumps(value), b"}"))
 
 
 def unambiguous(text: bytes, read: Mapping[str, Any]) -> bytes:

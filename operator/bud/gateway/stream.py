@@ -9,15 +9,14 @@ Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from bud.gateway.asks import prompts
-from bud.gateway.splice import add_member, rename_model
+from bud.gateway.glance import ended, glance, plain
+from bud.gateway.naming import Naming
+from bud.gateway.splice import add_member
 from bud.gateway.usage import Usage
 
 DONE = b"[DONE]"
@@ -78,13 +77,12 @@ def data_of(event: bytes) -> bytes | None:
 class Rewriter:
     """What the caller gets of each event.
 
-    `upstream` and `name` are what the target and the caller call the model. `shows_usage` is whether the caller gets
+    `naming` puts the caller's name of the model in place of the upstream's. `shows_usage` is whether the caller gets
     usage. `metadata` gives `conduit_metadata` from the usage, once it is known; None: none is wanted. `asked` is the
     request, which tells how many choices there are.
     """
 
-    upstream: str
-    name: str
+    naming: Naming
     shows_usage: bool
     metadata: Callable[[Usage], Mapping[str, Any]] | None
     usage: Usage
@@ -125,11 +123,11 @@ class Rewriter:
             out.append(self._last())
             return
         self.chunks += 1
-        changed = rename_model(data, self.upstream, self.name) if self.upstream != self.name else data
+        changed = self.naming.chunk(data)
         if b'"usage"' in data and self._read_usage(data) and not self.shows_usage:
             return
         if _FINISHES[0] in data or _FINISHES[1] in data:
-            self._ended.update(index for index in _ended(data) if index in range(_choices(self.asked)))
+            self._end(data)
         if self._held is not None:
             (before, known), self._held = self._held, None
             out.append(_with(before, b"", known))
@@ -137,6 +135,10 @@ class Rewriter:
             self._held = event, changed
         else:
             out.append(_with(event, data, changed))
+
+    def _end(self, data: bytes) -> None:
+        if (seen := glance(data)) is not None:
+            self._ended.update(index for index in ended(seen.choices) if index in range(_choices(self.asked)))
 
     def _last(self) -> bytes:
         """The end of a stream that has one."""
@@ -148,28 +150,17 @@ class Rewriter:
 
     def _read_usage(self, data: bytes) -> bool:
         """Whether the chunk tells usage and nothing else."""
-        try:
-            chunk = orjson.loads(data)
-        except orjson.JSONDecodeError:
+        seen = glance(data)
+        if seen is None:
             return False
-        if not isinstance(chunk, dict):
-            return False
-        told = chunk.get("usage")
+        told = plain(seen.usage)
         self.usage.read(told)
-        return bool(told) and chunk.get("choices") == []
+        return bool(told) and plain(seen.choices) == []
 
 
 def _choices(body: Mapping[str, Any]) -> int:
     """How many choices a request asks for: `n` for each of its prompts."""
     return prompts(body) * int(body.get("n") or 1)
-
-
-def _ended(data: bytes) -> Iterator[int]:
-    """The choices that a chunk ends."""
-    with suppress(orjson.JSONDecodeError, AttributeError, LookupError, TypeError):
-        for choice in orjson.loads(data)["choices"]:
-            if choice.get("finish_reason"):
-                yield choice.get("index", 0)
 
 
 def _may_be_last(data: bytes) -> bool:

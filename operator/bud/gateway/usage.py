@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
 from bud.gateway.catalog import Price
+from bud.gateway.glance import glance, plain
 from bud.gateway.prices import Published
 
 MOST_TOKENS = 100_000_000
@@ -49,15 +48,13 @@ class Usage:
         self.cached = min(cached or 0, self.input or 0)
 
     def read_event(self, text: bytes | str) -> bool:
-        """The same from an event that has a type, where it or its `response` may tell; whether the text is JSON."""
-        try:
-            told = orjson.loads(text)
-        except orjson.JSONDecodeError:
+        """The same from an event that has a type, where it or its `response` may tell; whether it is an object."""
+        seen = glance(text)
+        if seen is None:
             return False
-        within = told.get("response") if isinstance(told, dict) else None
-        for one in (told, within):
-            if isinstance(one, dict) and isinstance(one.get("usage"), dict):
-                self.read(one["usage"])
+        for one in (seen, glance(seen.response)):
+            if one is not None:
+                self.read(plain(one.usage))
         return True
 
 

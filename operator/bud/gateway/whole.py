@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from bud.gateway.catalog import Target
+from bud.gateway.glance import Seen, glance, is_text
 from bud.gateway.refusal import Refusal, Unavailable
 from bud.gateway.reply import Reply
 from bud.gateway.translate.answer import Translated, read_whole
@@ -24,12 +22,12 @@ ENDPOINTS = frozenset(
 
 @dataclass(slots=True)
 class Whole:
-    """An answer that has come: its bytes, and the object that they are."""
+    """An answer that has come: its bytes, and what the object holds that they are, if they are one."""
 
     status: int
     headers: Mapping[str, str]
     text: bytes
-    told: dict[str, Any] | None
+    seen: Seen | None
     length: int | None = None
 
     def close(self) -> None:
@@ -47,11 +45,7 @@ async def read(answer: Reply | Translated, target: Target) -> Whole | Refusal:
         return refusal
     finally:
         answer.close()
-    try:
-        told = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        told = None
-    if isinstance(told, dict):
-        return Whole(answer.status, answer.headers, text, told)
+    if (seen := glance(text)) is not None and is_text(text):
+        return Whole(answer.status, answer.headers, text, seen)
     log.warning("%s answers with status %d and what is no JSON object", target.id, answer.status)
     return Unavailable("the model answered with something that is no JSON object; try again", code="upstream_invalid")

@@ -42,6 +42,8 @@ STREAM = (
     b"data: [DONE]\n\n"
 )
 """Core, lines 203-207."""
+DATED = {"gpt-4": "gpt-4-0613", "gpt-3.5-turbo": "gpt-3.5-turbo-0125", "adapted": "/mnt/adapted"}
+"""What answers calls itself otherwise: core, line 428."""
 ANSWERS: dict[str, Json] = {
     "completions": {
         "id": "cmpl-1",
@@ -69,8 +71,12 @@ async def read(request: web.Request) -> Json:
 
 
 async def answer(request: web.Request, body: Json) -> web.StreamResponse:
-    """As the documents say, and nothing that they do not name. A model `status-N` fails with N."""
-    path, model = request.path.removeprefix("/v1/"), body["model"]
+    """As the documents say, and nothing that they do not name. A model `status-N` fails with N.
+
+    Some models answer by another name than they are asked by.
+    """
+    path = request.path.removeprefix("/v1/")
+    model: Any = DATED.get(body["model"], body["model"])
     if isinstance(model, str) and model.startswith("status-"):
         return failing(int(model.removeprefix("status-")), "because")
     if path == "audio/speech":
@@ -81,9 +87,10 @@ async def answer(request: web.Request, body: Json) -> web.StreamResponse:
     if path == "chat/completions" and "functions" in body and body.get("function_call") != "none":
         called = {"name": "get_current_weather", "arguments": '{"location": "Boston, MA"}'}
         message = {"role": "assistant", "content": None, "function_call": called}
-        return completion(body, choices=[{"index": 0, "message": message, "finish_reason": "function_call"}])
+        choice = {"index": 0, "message": message, "finish_reason": "function_call"}
+        return completion(body, model=model, choices=[choice])
     if path == "chat/completions":
-        return completion(body)
+        return completion(body, model=model)
     return web.json_response(ANSWERS[path] | {"model": model})
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.gateway_process import KEY
-from tests.integration.gateway.reference import HI, LIMITS, Json, Reference
+from tests.integration.gateway.reference import DATED, HI, LIMITS, Json, Reference
 from tests.integration.gateway.test_reference_parameters import FUNCTION
 
 SPOKEN = {"input": "hi", "voice": "alloy"}
@@ -41,7 +41,9 @@ def test_endpoints_reach_the_model(reference: Reference, base: str, path: str, b
 def test_a_model_goes_by_the_name_of_a_deployment_an_adapter_or_a_route(reference: Reference, name: str) -> None:
     """Chat, line 62; core, line 295."""
     sent = {"routed": "gpt-4"}.get(name, name)
-    assert (reference.chat(name).json()["model"], reference.last["model"]) == (name, sent)
+    found = reference.chat(name).json()
+    assert (found["model"], reference.last["model"]) == (name, sent)
+    assert found["conduit_metadata"]["model_version"] == (DATED[sent] if sent == "gpt-4" else name)
 
 
 def test_a_deployment_has_a_base_url_of_its_own(reference: Reference) -> None:
@@ -171,7 +173,8 @@ def test_a_refusal_says_when_to_come_again(reference: Reference) -> None:
 
 def test_a_response_has_the_documents_fields(reference: Reference) -> None:
     """Chat, lines 29-47; core, lines 405-433."""
-    found = reference.chat("gpt-3.5-turbo").json()
+    answer = reference.chat("gpt-3.5-turbo")
+    found = answer.json()
     assert list(found) == ["id", "object", "created", "model", "choices", "usage", "conduit_metadata"]
     assert (found["object"], found["model"]) == ("chat.completion", "gpt-3.5-turbo")
     assert found["choices"] == [
@@ -182,7 +185,8 @@ def test_a_response_has_the_documents_fields(reference: Reference) -> None:
     assert list(metadata) == [
         "provider", "model_version", "virtual_key_id", "request_id", "processing_time_ms", "cost",
     ]  # fmt: skip
-    assert (metadata["provider"], metadata["model_version"]) == ("openai", "gpt-3.5-turbo")
+    assert (metadata["provider"], metadata["model_version"]) == ("openai", "gpt-3.5-turbo-0125")
+    assert answer.headers["x-conduit-model-version"] == "gpt-3.5-turbo-0125"
     assert isinstance(metadata["processing_time_ms"], int) and metadata["cost"] > 0
 
 
@@ -210,7 +214,9 @@ def test_a_stream_has_the_documents_form(reference: Reference) -> None:
         'data: {"id":"chatcmpl-123","object":"chat.completion.chunk","created":1677652288,"model":"gpt-4",'
         '"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}'
     )
-    assert json.loads(second.removeprefix("data: "))["choices"][0]["delta"] == {"content": " there"}
+    last = json.loads(second.removeprefix("data: "))
+    assert (last["model"], last["choices"][0]["delta"]) == ("gpt-4", {"content": " there"})
+    assert found.headers["x-conduit-model-version"] == "gpt-4"
     assert (done, rest) == ("data: [DONE]", "")
 
 

@@ -57,7 +57,7 @@ async def echo(request: web.Request, body: Json) -> web.StreamResponse:
         await response.write(b"data: " + orjson.dumps(chunk) + b"\n\ndata: " + orjson.dumps(error) + b"\n\n")
         return response
     if request.path == PATHS["open"] and user == "whole":
-        answer = completion(body, system_fingerprint=heard)
+        answer = completion(body, system_fingerprint=heard, model=request.headers["Authorization"])
         answer.headers["OpenAI-Version"] = "1"
         return answer
     return failing(

@@ -72,7 +72,7 @@ FIRST: dict[str, tuple[bytes, int, str, str, int]] = {
     "overloaded": (error(type="overloaded_error"), 503, "overloaded_error", "upstream_unavailable", 3),
     "limited": (error(code="rate_limit_exceeded"), 429, "rate_limit_error", "rate_limit_exceeded", 3),
     "failed-at-once": (BROKEN, 500, "api_error", "server_error", 3),
-    "of-a-number": (b": alive\n\n" + error(code=502), 502, "api_error", "internal_error", 3),
+    "of-a-number": (b": alive\n\n" + error(code=502), 502, "api_error", "upstream_error", 3),
     "nothing": (b": alive\n\n", 503, "overloaded_error", "upstream_unavailable", 3),
     "invalid": (error(type="invalid_request_error", param="n"), 400, "invalid_request_error", "invalid_value", 1),
     "not-found": (error(code=404) + DONE, 404, "not_found_error", "not_found", 1),

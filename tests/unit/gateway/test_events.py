@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bud.gateway.events import Typed
 from bud.gateway.metadata import in_headers
+from bud.gateway.naming import Naming
 from bud.gateway.stream import CutShort
 from bud.gateway.usage import Usage
 
@@ -18,8 +19,8 @@ DONE = b"data: [DONE]\n\n"
 METADATA = b',"conduit_metadata":{"cost":2}}\n\n'
 
 
-def typed(*, metadata: bool = True, upstream: str = "up") -> Typed:
-    return Typed(upstream, "mine", (lambda usage: {"cost": usage.output}) if metadata else None, Usage())
+def typed(*, metadata: bool = True) -> Typed:
+    return Typed(Naming("mine"), (lambda usage: {"cost": usage.output}) if metadata else None, Usage())
 
 
 @given(cut=st.integers(0, len(DELTA + LAST) - 1))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bud.gateway.naming import Naming
 from bud.gateway.splice import add_member, rename_model
 from bud.gateway.stream import CutShort, Rewriter, Splitter, data_of
 from bud.gateway.usage import Usage
@@ -26,7 +27,7 @@ LAST = orjson.dumps({"id": "c", "model": "up", "choices": [], "usage": USAGE})
 
 def passed(*data: bytes, shows_usage: bool = False, metadata: bool = True, name: str = "mine") -> list[bytes]:
     rewriter = Rewriter(
-        "up", name, shows_usage, (lambda usage: {"cost": usage.output}) if metadata else None, Usage(), {}
+        Naming(name), shows_usage, (lambda usage: {"cost": usage.output}) if metadata else None, Usage(), {}
     )
     text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data)
     text += b"" if rewriter.is_over else rewriter.end()
@@ -52,7 +53,7 @@ def test_metadata_stands_in_the_last_chunk_and_usage_that_nobody_asked_for_is_ke
 
 
 def test_what_was_kept_back_comes_when_a_stream_just_ends() -> None:
-    rewriter = Rewriter("up", "mine", False, lambda usage: {"cost": usage.output}, Usage(), {})
+    rewriter = Rewriter(Naming("mine"), False, lambda usage: {"cost": usage.output}, Usage(), {})
     event = b"data: " + chunk(finish="stop") + b"\r\n\r\n"
     assert rewriter.feed(event[:9]) + rewriter.feed(event[9:]) == b""
     last, done = told([event + b"\n\n" for event in rewriter.end().split(b"\n\n")[:-1]])
@@ -74,21 +75,21 @@ def test_without_metadata_nothing_is_kept_back_and_no_byte_is_changed() -> None:
 
 
 def test_a_word_goes_on_at_once_and_only_an_end_waits() -> None:
-    rewriter = Rewriter("up", "up", False, lambda usage: {}, Usage(), {})
+    rewriter = Rewriter(Naming("up"), False, lambda usage: {}, Usage(), {})
     sent = [rewriter.feed(b"data: " + data + b"\n\n") for data in (chunk("a"), chunk(finish="stop"), b"[DONE]")]
     assert [one.count(b"\n\n") for one in sent] == [1, 0, 2]
 
 
 @pytest.mark.parametrize("metadata", [True, False])
 def test_what_comes_after_done_is_not_the_callers(metadata: bool) -> None:
-    rewriter = Rewriter("up", "up", True, (lambda usage: {}) if metadata else None, Usage(), {})
+    rewriter = Rewriter(Naming("up"), True, (lambda usage: {}) if metadata else None, Usage(), {})
     whole = b"".join(b"data: " + one + b"\n\n" for one in (chunk("a"), b"[DONE]", chunk("b"), b"[DONE]")) + b": x\n\n"
     assert rewriter.feed(whole) == b"data: " + chunk("a") + b"\n\ndata: [DONE]\n\n"
     assert rewriter.is_ending and rewriter.is_over
 
 
 def test_a_comment_passes() -> None:
-    assert Rewriter("up", "mine", True, None, Usage(), {}).feed(b": keep-alive\n\n") == b": keep-alive\n\n"
+    assert Rewriter(Naming("mine"), True, None, Usage(), {}).feed(b": keep-alive\n\n") == b": keep-alive\n\n"
 
 
 def test_of_several_choices_each_end_goes_on_with_the_next() -> None:
@@ -130,7 +131,7 @@ TEXTS: dict[str, object] = {"prompt": ["a", "b"]}
 def test_a_stream_is_whole_once_it_says_so_or_every_choice_has_ended(
     asked: dict[str, object], data: list[bytes], is_whole: bool
 ) -> None:
-    rewriter = Rewriter("up", "up", True, None, Usage(), asked)
+    rewriter = Rewriter(Naming("up"), True, None, Usage(), asked)
     text = b"".join(rewriter.feed(b"data: " + one + b"\n\n") for one in data)
     if is_whole:
         text += b"" if rewriter.is_over else rewriter.end()

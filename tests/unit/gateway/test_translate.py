@@ -272,6 +272,22 @@ def test_an_end_has_openais_name(translator: Translator, answer: Json, finish: s
     assert reader.whole(answer)["choices"][0]["finish_reason"] == finish
 
 
+@pytest.mark.parametrize(
+    ("translator", "member", "event"),
+    [
+        (ANTHROPIC, "model", {"type": "message_start", "message": {"model": "up-0125"}}),
+        (GOOGLE, "modelVersion", {"candidates": [{"index": 0}], "modelVersion": "up-0125"}),
+    ],
+)
+def test_an_answer_tells_the_providers_own_name_for_the_model(translator: Translator, member: str, event: Json) -> None:
+    reader = translator.send({"model": "m", "messages": HI}, TOLD, most=None).reader
+    assert reader is not None
+    whole = {"content": [], "stop_reason": "end_turn", "usage": {}}
+    named = {"up-0125": "up-0125", "": TOLD.model, 7: TOLD.model, None: TOLD.model}
+    assert [reader.whole(whole | {member: name})["model"] for name in named] == list(named.values())
+    assert [one["model"] for one in reader.feed(b"data: " + orjson.dumps(event) + b"\n\n")] == ["up-0125"]
+
+
 def test_a_stream_is_read_whatever_its_pieces_and_a_damaged_one_is_broken() -> None:
     events = (
         aws.event("messageStart", {"role": "assistant"}),

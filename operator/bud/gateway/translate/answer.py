@@ -20,12 +20,16 @@ MOST_BYTES = 128 * 1024 * 1024
 """The longest answer that is read as a whole: vectors for some thousand inputs."""
 
 
-async def read_whole(reply: Reply | Translated) -> bytes:
+_TRANSLATED_BYTES = 8 * 1024 * 1024
+"""The longest one that is translated, which takes objects of Python: text of one chat."""
+
+
+async def read_whole(reply: Reply | Translated, most: int = MOST_BYTES) -> bytes:
     """The body of an answer. Raises `Unavailable` for one without end, and `Broken`."""
-    text = await reply.read(MOST_BYTES)
-    if len(text) > MOST_BYTES:
+    text = await reply.read(most)
+    if len(text) > most:
         reply.close()
-        raise Unavailable(f"the model's answer is longer than {MOST_BYTES // (1024 * 1024)} MiB")
+        raise Unavailable(f"the model's answer is longer than {most // (1024 * 1024)} MiB")
     return text
 
 
@@ -44,10 +48,8 @@ class Translated:
         self._is_over = False
 
     async def read(self, most: int) -> bytes:
-        """The whole answer. Raises `Unavailable` for one that cannot be understood."""
-        text = await self._reply.read(most)
-        if len(text) > most:
-            return text
+        """The whole answer. Raises `Unavailable` for one that is too long, or cannot be understood."""
+        text = await read_whole(self._reply, min(most, _TRANSLATED_BYTES))
         try:
             return orjson.dumps(self._reader.whole(orjson.loads(text)))
         except _STRANGE as error:

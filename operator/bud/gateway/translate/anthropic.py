@@ -161,7 +161,7 @@ class AnthropicReader:
         if thoughts:
             message["thinking_blocks"] = thoughts
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(told["stop_reason"])}
-        return self.told.whole([choice], _usage(told["usage"]))
+        return self.told.by(told.get("model")).whole([choice], _usage(told["usage"]))
 
     def feed(self, chunk: bytes) -> Iterator[Json]:
         for data in wire.data(self._splitter, chunk):
@@ -178,6 +178,7 @@ class AnthropicReader:
         match event["type"]:
             case "message_start":
                 self._used |= event["message"].get("usage") or {}
+                self.told = self.told.by(event["message"].get("model"))
                 yield self.told.chunk({"role": "assistant", "content": ""})
             case "content_block_start":
                 yield from self._begun(event["index"], event["content_block"])

@@ -160,7 +160,7 @@ class GoogleReader:
             )
             finish = self._finish(at, candidate.get("finishReason") or "STOP")
             choices.append({"index": at, "message": message, "logprobs": None, "finish_reason": finish})
-        return self.told.whole(choices, _usage(told.get("usageMetadata") or {}))
+        return self.told.by(told.get("modelVersion")).whole(choices, _usage(told.get("usageMetadata") or {}))
 
     def feed(self, chunk: bytes) -> Iterator[Json]:
         for data in wire.data(self._splitter, chunk):
@@ -168,6 +168,7 @@ class GoogleReader:
             if "error" in event:
                 raise _fault(event["error"])
             self._used |= event.get("usageMetadata") or {}
+            self.told = self.told.by(event.get("modelVersion"))
             blocked = [_blocked(event)] if event.get("promptFeedback", {}).get("blockReason") else []
             for candidate in event.get("candidates") or blocked:
                 yield from self._more(candidate)

@@ -6,7 +6,7 @@ Format: https://platform.openai.com/docs/api-reference/chat and .../chat-streami
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import orjson
@@ -56,6 +56,10 @@ class Told:
     id: str
     model: str
     created: int
+
+    def by(self, model: object) -> Told:
+        """The same, by the name that the provider itself gives to the model, if that is one."""
+        return replace(self, model=model) if isinstance(model, str) and model else self
 
     def whole(self, choices: list[Json], usage: Json | None) -> Json:
         """A chat completion."""

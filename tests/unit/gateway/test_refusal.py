@@ -1,0 +1,28 @@
+"""What becomes of an upstream's own status."""
+
+from __future__ import annotations
+
+import pytest
+
+from bud.gateway.refusal import of_status
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "code"),
+    [
+        (500, (500, "api_error"), "upstream_error"),
+        (501, (501, "api_error"), "not_implemented"),
+        (502, (502, "api_error"), "upstream_error"),
+        (503, (503, "overloaded_error"), "upstream_unavailable"),
+        (504, (504, "api_error"), "upstream_error"),
+        (529, (529, "api_error"), "upstream_error"),
+        (401, (503, "overloaded_error"), "provider_credentials"),
+        (418, (418, "invalid_request_error"), "invalid_value"),
+        (429, (429, "rate_limit_error"), "rate_limit_exceeded"),
+    ],
+)
+def test_a_fault_of_the_upstream_is_never_told_as_the_gateways(status: int, told: tuple[int, str], code: str) -> None:
+    found = of_status(status, "no")
+    assert ((found.status, found.type), found.code) == (told, code)
+    if status != 401:
+        assert of_status(status, "no", code="its_own").code == "its_own"
