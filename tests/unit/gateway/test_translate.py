@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bud.gateway.asks import check
-from bud.gateway.refusal import Invalid, Refusal
+from bud.gateway.refusal import Invalid, Refusal, Unavailable
 from bud.gateway.translate import functions
 from bud.gateway.translate.anthropic import Anthropic
 from bud.gateway.translate.bedrock import Bedrock
@@ -286,6 +286,18 @@ def test_an_answer_tells_the_providers_own_name_for_the_model(translator: Transl
     named = {"up-0125": "up-0125", "": TOLD.model, 7: TOLD.model, None: TOLD.model}
     assert [reader.whole(whole | {member: name})["model"] for name in named] == list(named.values())
     assert [one["model"] for one in reader.feed(b"data: " + orjson.dumps(event) + b"\n\n")] == ["up-0125"]
+
+
+@pytest.mark.parametrize("translator", [ANTHROPIC, GOOGLE, BEDROCK])
+def test_an_event_that_is_too_long_breaks_the_stream(translator: Translator) -> None:
+    reader = translator.send({"model": "m", "messages": HI, "stream": True}, TOLD, most=None).reader
+    assert reader is not None
+    much: Json = {"type": "ping", "x": "x" * 2 * 1024 * 1024}
+    is_packed = translator is BEDROCK
+    text = aws.event("metadata", much) if is_packed else b"data: " + orjson.dumps(much) + b"\n\n"
+    with pytest.raises(Unavailable) as refused:
+        list(reader.feed(text))
+    assert refused.value.code == "stream_broken"
 
 
 def test_a_stream_is_read_whatever_its_pieces_and_a_damaged_one_is_broken() -> None:

@@ -207,7 +207,7 @@ class BedrockReader:
         try:
             for message in self._buffer:
                 kind = message.headers.get(":event-type") or message.headers.get(":exception-type")
-                told = orjson.loads(message.payload or b"{}")
+                told = orjson.loads(wire.bounded(message.payload or b"{}"))
                 if message.headers.get(":message-type") != "event":
                     raise _fault(str(kind), told)
                 yield from self._event(str(kind), told)

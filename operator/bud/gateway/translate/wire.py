@@ -16,6 +16,8 @@ from bud.gateway.reply import Body
 from bud.gateway.stream import Splitter, data_of
 
 Json = dict[str, Any]
+_EVENT_BYTES = 2 * 1024 * 1024
+"""The longest part of an answer that is sent at once: one call of a tool, with all its arguments."""
 
 
 class Reader(Protocol):
@@ -138,10 +140,17 @@ def broken() -> Unavailable:
 
 
 def data(splitter: Splitter, chunk: bytes) -> Iterator[bytes]:
-    """The data of the server-sent events that are now whole."""
+    """The data of the server-sent events that are now whole. Raises `Unavailable` for one that is too long."""
     for event in splitter.feed(chunk):
         if (found := data_of(event)) is not None:
-            yield found
+            yield bounded(found)
+
+
+def bounded(event: bytes) -> bytes:
+    """An event of which objects of Python are to be made. Raises `Unavailable` for one that is too long for that."""
+    if len(event) > _EVENT_BYTES:
+        raise broken()
+    return event
 
 
 def events(chunks: Iterable[Json]) -> Iterator[bytes]:
