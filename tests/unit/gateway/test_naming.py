@@ -18,7 +18,7 @@ LONG = "x" * (MOST_CHARACTERS + 1)
         ([b'{"x": 1.50, "model" : "up"}'], [b'{"x": 1.50, "model" : "mine"}'], "up"),
         # Azure's first event has no name yet.
         ([b'{"model":""}', b'{"model":"up"}', b'{"model":"up"}'], [b'{"model":"mine"}'] * 3, "up"),
-        ([b'{"model":"a"}', b'{"model":"b"}', b'{"model":"a"}'], [b'{"model":"mine"}'] * 3, "a"),
+        ([b'{"model":"a"}', b'{"model":"b"}', b'{"model":"b"}'], [b'{"model":"mine"}'] * 3, "a"),
         ([b'{"model":"org\\/up"}'], [b'{"model":"mine"}'], "org/up"),
         ([b'{"response":{"model":"up"}}'] * 2, [b'{"response":{"model":"mine"}}'] * 2, "up"),
         (
