@@ -99,6 +99,13 @@ class GatewayProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def memory(self) -> int:
+        """Bytes that it holds now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (line,) = [one for one in status.splitlines() if one.startswith("VmRSS")]
+        return int(line.split()[1]) * 1024
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -51,6 +51,10 @@ class Refusal(Exception):
         if status is not None:
             self.status = status
 
+    def forget(self) -> None:
+        """Lets go of where it came up, and of all that is held there."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+
     def body(self) -> bytes:
         """The error object, as JSON."""
         told = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}

@@ -177,14 +177,20 @@ class Relay:
         trace: Trace = UNTOLD,
     ) -> Given[_A]:
         """What the first target that answers gives."""
+        answer: Given[_A] | Refusal | None = None
         refusal: Refusal | None = None
-        while (not tries.number or again()) and (at := await tries.next()) is not None:
-            answer = await self._asked(trace.attempt(*at), attempt)
-            if isinstance(answer, Given):
-                return answer
-            refusal = answer
-            tries.failed(*at, answer)
-        raise refusal or tries.nobody
+        try:
+            while (not tries.number or again()) and (at := await tries.next()) is not None:
+                answer = await self._asked(trace.attempt(*at), attempt)
+                if isinstance(answer, Given):
+                    return answer
+                refusal = answer
+                refusal.forget()
+                tries.failed(*at, refusal)
+            raise refusal or tries.nobody
+        finally:
+            # A fault and a frame that hold each other keep the whole of a long body until garbage is looked for.
+            answer = refusal = None
 
     async def _asked(self, at: Attempt, attempt: _Ask[_A]) -> Given[_A] | Refusal:
         self.board.begin(at.url)

@@ -107,7 +107,8 @@ class Reply:
         self._size += len(data)
 
     def close(self) -> None:
-        """Ends the connection unless all of the answer has come, or it was left."""
+        """Ends the connection unless all of the answer has come, or it was left; what was not read is let go."""
+        self._chunks, self._size = [], 0
         if not self._over and not self._is_left:
             self._connection.abort()
 

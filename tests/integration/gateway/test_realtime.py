@@ -224,7 +224,7 @@ def test_a_message_that_is_too_long_ends_the_session(gateway: GatewayProcess, mo
 
 def test_an_upstream_that_does_not_read_stops_the_caller(gateway: GatewayProcess, model: Model) -> None:
     model.may_read.clear()
-    count, before = model.read, memory(gateway)
+    count, before = model.read, gateway.memory
     message = json.dumps({"type": "heard", "audio": "x" * MIB})
     sent = [0]
     with session(gateway, close_timeout=0) as socket:
@@ -239,27 +239,21 @@ def test_an_upstream_that_does_not_read_stops_the_caller(gateway: GatewayProcess
         caller.start()
         stalled = eventually(Still(lambda: sent[0]), within=30)
         assert 0 < stalled < 40  # what the sockets of three processes hold, and a message or two
-        assert memory(gateway) - before < 24 * MIB
+        assert gateway.memory - before < 24 * MIB
         model.may_read.set()
         caller.join()
         eventually(lambda: is_equal(model.read - count, 100), within=30)
 
 
 def test_a_caller_who_does_not_read_stops_the_upstream(gateway: GatewayProcess, model: Model) -> None:
-    before, said = memory(gateway), model.said
+    before, said = gateway.memory, model.said
     with session(gateway, max_queue=1) as socket:
         socket.recv(20)
         say(socket, "talk", count=100, size=MIB)
         stalled = eventually(Still(lambda: model.said - said), within=30)
         assert 0 < stalled < 40
-        assert memory(gateway) - before < 24 * MIB
+        assert gateway.memory - before < 24 * MIB
         assert {len(socket.recv(20)) for _ in range(100)} == {MIB}
-
-
-def memory(gateway: GatewayProcess) -> int:
-    """What the process has now, in bytes."""
-    (line,) = [one for one in Path(f"/proc/{gateway.pid}/status").read_text().splitlines() if one.startswith("VmRSS")]
-    return int(line.split()[1]) * 1024
 
 
 def test_limits_bind_sessions_and_what_they_say(gateway: GatewayProcess) -> None:
