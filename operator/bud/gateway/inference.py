@@ -27,10 +27,11 @@ from bud.gateway.models import find
 from bud.gateway.naming import Naming
 from bud.gateway.naps import Naps, Pick
 from bud.gateway.opening import is_stream
+from bud.gateway.passed import passed_on
 from bud.gateway.paths import Place
 from bud.gateway.protocol import watch
 from bud.gateway.refusal import Invalid, Refusal, Unavailable
-from bud.gateway.relay import Answer, Errand, Relay, passed_on
+from bud.gateway.relay import Answer, Errand, Relay, fault_of
 from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
 from bud.gateway.splice import add_member, unambiguous
@@ -256,6 +257,11 @@ class Inference:
                     await send({"type": "http.response.body", "body": out, "more_body": True})
             else:
                 out = masked(rewriter.end(), target.secrets)
+            if rewriter.fault is not None and (fault := fault_of(rewriter.fault, target)) is not None:
+                # The end is not told by `tell`, so that nothing is kept.
+                call.request.streams = rewriter.tells_fault
+                await call.request.send({"type": "http.response.body", "body": out, "more_body": rewriter.tells_fault})
+                raise fault
             await send({"type": "http.response.body", "body": out})
         except OSError:
             raise Unavailable("the model broke off its answer", code="stream_broken") from None
@@ -271,6 +277,10 @@ class Inference:
             if length is not None:
                 headers.append((b"content-length", b"%d" % length))
             await self._begin(call, response.status, headers, metadata=metadata)
+        elif isinstance(response, Whole) or not is_stream(response):
+            # Comments went out, and what was to follow them are events.
+            words = "the model answered with something that is no stream of events; try again"
+            raise Unavailable(words, code="upstream_invalid")
 
     async def _begin(
         self,

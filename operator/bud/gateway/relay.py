@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,14 +23,15 @@ import orjson
 from bud.gateway.catalog import Served, Target
 from bud.gateway.coding import Packed
 from bud.gateway.connections import Connections
+from bud.gateway.faults import UNKNOWN, status_of
 from bud.gateway.health import asking
 from bud.gateway.mask import mask
-from bud.gateway.opening import UNKNOWN, first_event, is_stream, soon, status_of
+from bud.gateway.opening import first_event, is_stream, soon
 from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal, Unavailable, of_status
 from bud.gateway.reply import Broken, Reply
 from bud.gateway.route import Board, Turn
-from bud.gateway.stream import data_of
+from bud.gateway.sse import data_of
 from bud.gateway.tracing import UNTOLD, Attempt, Trace
 from bud.gateway.translate.answer import Translated
 from bud.gateway.translate.wire import Sent
@@ -280,6 +280,7 @@ class Relay:
         try:
             async with limit:
                 event = await first_event(answer, errand.alive)
+            fault = fault_of(event, target)
         except BaseException as error:
             answer.close()
             if isinstance(error, Refusal):
@@ -291,14 +292,10 @@ class Relay:
                 raise
             log.warning("%s broke off its answer: %s", target.id, error)
             return Unavailable("the model broke off its answer; try again")
-        status = status_of(event)
-        if status is None:
+        if fault is None:
             return answer
         answer.close()
-        refusal = _told(status or 502, (data_of(event) or b"")[:_TOLD_BYTES], target)
-        if status == UNKNOWN:
-            refusal.code = _UNCLEAR
-        return self._refused(at, refusal)
+        return self._refused(at, fault)
 
     def _refused(self, at: Attempt, refusal: Refusal) -> Refusal:
         """A fault after which the next may be asked. Raises any other."""
@@ -349,6 +346,17 @@ def _unreached(served: Served, target: Target, error: Exception) -> Refusal:
     return Unavailable(words) if isinstance(error, Broken) else Unreached(words)
 
 
+def fault_of(event: bytes, target: Target) -> Refusal | None:
+    """The error that an event of a stream tells of, if it does, as it would be had it come as a status."""
+    status = status_of(event)
+    if status is None:
+        return None
+    refusal = _told(status or 502, (data_of(event) or b"")[:_TOLD_BYTES], target)
+    if status == UNKNOWN:
+        refusal.code = _UNCLEAR
+    return refusal
+
+
 def _told(
     status: int, text: bytes, target: Target, *, headers: Mapping[str, str] = MappingProxyType({}), path: str = ""
 ) -> Refusal:
@@ -384,18 +392,3 @@ def _told(
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def passed_on(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Headers of an answer that are the caller's: none of the upstream's limits, cookies or connection.
-
-    A value that no header may have is left out.
-    """
-    told = (
-        (name.lower(), value.encode(errors="surrogateescape")) for name, value in headers if name.lower() in _PASSED
-    )
-    return [(name.encode(), value) for name, value in told if not _CONTROL.search(value)]
-
-
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_PASSED = frozenset({"content-type", "content-disposition", "openai-model", "openai-version"})

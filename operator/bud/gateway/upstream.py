@@ -52,7 +52,7 @@ def _with_tools(body: Mapping[str, Any]) -> Sent:
     from bud.gateway.translate import functions  # noqa: PLC0415  few callers use them
 
     told = orjson.dumps(functions.as_tools(dict(body)))
-    reader = functions.FunctionReader(functions.SameReader())
+    reader = functions.FunctionReader(functions.SameReader(dict(body)))
     return Sent("chat/completions", told, {}, reader, streams=body.get("stream") is True)
 
 

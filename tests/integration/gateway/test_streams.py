@@ -16,12 +16,12 @@ import orjson
 import pytest
 from aiohttp import web
 
-from bud.gateway import inference
+from bud.gateway import inference, relay
 from bud.gateway.protocol import Patience
 from tests.gateway_process import KEY, GatewayProcess, key, made, project, provider, running_gateway
 from tests.integration.gateway.forms import parts
 from tests.integration.gateway.in_process import serving
-from tests.integration.gateway.upstream import USAGE, Upstream, read_json, running
+from tests.integration.gateway.upstream import USAGE, Upstream, completion, read_json, running
 from tests.waiting import eventually, is_so
 
 Json = dict[str, Any]
@@ -35,6 +35,7 @@ def error(**told: Any) -> bytes:
     return event({"error": {"message": "because", **told}})
 
 
+STOPPED = event({"model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 WORD = event({"model": "m", "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": None}]})
 USED = event({"model": "m", "choices": [], "usage": USAGE})
 DONE = event(b"[DONE]")
@@ -42,6 +43,7 @@ CREATED = event({"type": "response.created", "response": {"id": "r", "error": No
 TEXT = event({"type": "response.output_text.done", "text": "hi"})
 COMPLETED = event({"type": "response.completed", "response": {"id": "r", "usage": USAGE}})
 FAILED = event({"type": "response.failed", "response": {"id": "r"}})
+INCOMPLETE = event({"type": "response.incomplete", "response": {"id": "r"}})
 BROKEN = b"event: error\n" + event({"type": "error", "code": "server_error", "message": "no"})
 SOUND, SPOKEN = event({"type": "speech.audio.delta", "audio": "AAAA"}), event({"type": "speech.audio.done"})
 HEARD, SAID = (
@@ -86,6 +88,31 @@ FIRST: dict[str, tuple[bytes, int, str, str, int]] = {
 """Streams that begin with an error: what they say, the status, type and code of the answer, and how often they are asked."""
 
 
+CRASHED = event({"type": "response.failed", "response": {"error": {"code": "server_error", "message": "no"}}})
+LATER: dict[str, tuple[str, bytes, bytes, str, int]] = {
+    "crashed": (
+        "chat/completions",
+        WORD + error(code=500, type="InternalServerError") + DONE,
+        WORD,
+        "upstream_error",
+        500,
+    ),
+    "refused-later": (
+        "chat/completions",
+        WORD + error(code="invalid_api_key") + DONE,
+        WORD,
+        "provider_credentials",
+        503,
+    ),
+    "unclear-later": ("audio/transcriptions", HEARD + error() + DONE, HEARD, "upstream_unclear", 502),
+    "failed-later": ("responses", CREATED + CRASHED, CREATED + CRASHED, "", 500),
+    "broken-later": ("responses", CREATED + BROKEN, CREATED + BROKEN, "", 500),
+    "incomplete": ("responses", CREATED + INCOMPLETE, CREATED + INCOMPLETE, "", 200),
+}
+"""Streams with an error after their first event: the path, what they say, what of it passes, the code of the error that
+follows (none: it is among what passes), and the status that is counted."""
+
+
 async def read(request: web.Request) -> Json:
     if request.content_type != "multipart/form-data":
         return await read_json(request)
@@ -107,6 +134,9 @@ async def answer(request: web.Request, body: Json) -> web.StreamResponse:
     while model == "comments":
         await response.write(b": alive\n\n")
         await asyncio.sleep(0.05)
+    if model in LATER:
+        await response.write(LATER[model][1])
+        return response
     await response.write(SHORT[model][1] if model in SHORT else FIRST[model][0] if model in FIRST else WORD + DONE)
     if model == "invalid":
         await asyncio.sleep(60)
@@ -119,9 +149,16 @@ class Place:
     upstream: Upstream
 
     def ask(
-        self, model: str, path: str = "chat/completions", *, secret: str = KEY, timeout: float = 20
+        self,
+        model: str,
+        path: str = "chat/completions",
+        *,
+        secret: str = KEY,
+        timeout: float = 20,
+        once: str | None = None,
     ) -> httpx.Response:
         url, headers = f"{self.gateway.url}/v1/{path}", {"Authorization": f"Bearer {secret}"}
+        headers |= {} if once is None else {"Idempotency-Key": once}
         if path == "audio/transcriptions":
             form = {"model": model, "stream": "true"}
             return httpx.post(url, data=form, files={"file": b"sound"}, headers=headers, timeout=timeout)
@@ -145,7 +182,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ant"}, "stringData": {"apiKey": "sk-ant"}}
     foreign = [model for model in (*OPEN, *FIRST) if model.startswith("claude")]
-    own = [model for model in (*OPEN, *SHORT, *FIRST, "comments", "late", "well") if model not in foreign]
+    own = [model for model in (*OPEN, *SHORT, *LATER, *FIRST, "comments", "late", "well") if model not in foreign]
     routes = [
         made(
             "Route",
@@ -215,6 +252,24 @@ def test_a_stream_that_ends_before_its_last_event_says_so(place: Place, model: s
     eventually(lambda: is_so(counted in httpx.get(f"{place.gateway.url}/metrics").text), within=20)
 
 
+@pytest.mark.parametrize("model", LATER)
+def test_an_error_within_a_stream_is_told_once_counted_and_not_kept(place: Place, model: str) -> None:
+    path, _, said, code, status = LATER[model]
+    passes = said.replace(b'"model":"m"', b'"model":"%b"' % model.encode())
+    before = place.asked(model)
+    for _ in range(2):
+        found = place.ask(model, path, once=model)
+        assert found.status_code == 200 and found.content.startswith(passes.removesuffix(b"}\n\n"))
+        assert found.content.count(b"\n\n") == passes.count(b"\n\n") + bool(code)
+        if code:
+            fault = json.loads(found.content.removeprefix(passes + b"data: "))["error"]
+            assert (fault["code"], "because" in fault["message"]) == (code, code != "provider_credentials")
+    times = 1 if status == 200 else 2
+    assert (place.asked(model) - before, "idempotent-replayed" in found.headers) == (times, times == 1)
+    counted = f'gen_ai_request_model="{model}",http_response_status_code="{status}"}} {times}'
+    eventually(lambda: is_so(counted in httpx.get(f"{place.gateway.url}/metrics").text), within=20)
+
+
 def test_openais_own_client_raises_where_a_stream_ends_too_soon(place: Place) -> None:
     with openai.OpenAI(api_key=KEY, base_url=f"{place.gateway.url}/v1", max_retries=0) as client:
         stream = client.responses.create(model="short-responses", input="hi", stream=True)
@@ -251,15 +306,24 @@ def test_another_is_asked_where_that_may_help(place: Place, model: str, status: 
 
 
 @pytest.mark.parametrize(
-    ("end", "last"), [(WORD + DONE, b"data: [DONE]"), (error(type="invalid_request_error"), b'"code":"invalid_value"')]
+    ("more", "end", "last"),
+    [
+        ({}, WORD + DONE, b"data: [DONE]"),
+        ({"functions": [{"name": "f"}]}, WORD + STOPPED, b"data: [DONE]"),
+        ({}, error(type="invalid_request_error"), b'"code":"invalid_value"'),
+        ({}, error(type="server_error"), b'"code":"upstream_invalid"'),
+    ],
+    ids=["well", "as tools and without [DONE]", "an error", "then one object"],
 )
 def test_comments_before_the_first_event_keep_the_callers_connection_alive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes, last: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: Json, end: bytes, last: bytes
 ) -> None:
     monkeypatch.setattr(inference, "_COMMENT_SECONDS", 0.2)
     heard = threading.Event()
 
-    async def waits(request: web.Request, _: Json) -> web.StreamResponse:
+    async def waits(request: web.Request, body: Json) -> web.StreamResponse:
+        if heard.is_set():  # asked again
+            return completion(body)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         while not heard.is_set():
@@ -269,7 +333,7 @@ def test_comments_before_the_first_event_keep_the_callers_connection_alive(
         return response
 
     with running(waits) as upstream, serving(tmp_path, upstream, patience=Patience()) as port:
-        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True, **more}
         url, headers = f"http://127.0.0.1:{port}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
         with httpx.stream("POST", url, json=body, headers=headers, timeout=20) as found:
             told = found.iter_bytes()
@@ -279,3 +343,22 @@ def test_comments_before_the_first_event_keep_the_callers_connection_alive(
     assert (found.status_code, found.headers["content-type"]) == (200, "text/event-stream")
     assert first == comments[0] + b"\n\n" == b": the model is at work\n\n"
     assert last in final and b"own words" not in b"".join(comments)
+
+
+def test_a_fault_of_the_gateways_own_leaves_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError
+
+    async def goes_on(request: web.Request, _: Json) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(WORD)
+        await asyncio.sleep(60)
+        return response
+
+    monkeypatch.setattr(relay, "fault_of", fails)
+    with running(goes_on) as upstream, serving(tmp_path, upstream, patience=Patience()) as port:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        url, headers = f"http://127.0.0.1:{port}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
+        assert httpx.post(url, json=body, headers=headers, timeout=20).status_code == 500
+        eventually(lambda: is_so(upstream.hung_up == 1), within=20)

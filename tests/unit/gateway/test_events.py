@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bud.gateway.events import Typed
+from bud.gateway.faults import UNKNOWN, status_of
 from bud.gateway.metadata import in_headers
 from bud.gateway.naming import Naming
 from bud.gateway.stream import CutShort
@@ -80,6 +81,42 @@ def test_a_failure_may_follow_an_error_or_not() -> None:
     assert (rewriter.is_ending, rewriter.is_over, rewriter.end()) == (True, False, b"")
     assert rewriter.feed(failed) == failed
     assert rewriter.is_over
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        (event("error", code="server_error"), 500),
+        (event("error", error={"type": "rate_limit_error"}), 429),
+        (event("response.failed", response={"error": {"code": "server_error"}}), 500),
+        (event("response.failed", response={"error": None}), UNKNOWN),
+        (event("response.failed"), UNKNOWN),
+    ],
+)
+def test_an_error_in_the_apis_own_form_passes_and_is_a_failure(told: bytes, status: int) -> None:
+    rewriter = typed(metadata=False)
+    assert rewriter.feed(told + DONE).startswith(told)
+    assert rewriter.fault is not None and not rewriter.tells_fault
+    assert status_of(rewriter.fault) == status
+
+
+@pytest.mark.parametrize("told", [b'data: {"error":{"message":"no"}}', b'event: error\ndata: {"message":"no"}'])
+def test_an_error_in_another_form_ends_a_stream_and_is_not_passed(told: bytes) -> None:
+    rewriter = typed()
+    assert rewriter.feed(DELTA + told + b"\n\n" + LAST + DONE) == DELTA
+    assert (rewriter.fault, rewriter.is_over, rewriter.tells_fault) == (told, True, True)
+
+
+def test_what_is_incomplete_or_tells_of_no_error_has_not_failed() -> None:
+    rewriter = typed()
+    rewriter.feed(event("response.created", response={"error": None}) + event("response.incomplete"))
+    assert (rewriter.is_over, rewriter.fault) == (True, None)
+
+
+def test_data_of_several_lines_gets_the_name_and_the_metadata() -> None:
+    rewriter = typed()
+    found = rewriter.feed(b'id: 7\ndata: {"type":"response.completed",\ndata: "model":"up"}\n\n')
+    assert found.startswith(b'id: 7\ndata: {"type":"response.completed",\ndata: "model":"mine","conduit_metadata":')
 
 
 @pytest.mark.parametrize("kind", ["image_generation.completed", "image_edit.completed"])

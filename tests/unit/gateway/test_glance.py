@@ -12,9 +12,9 @@ from msgspec import Raw
 
 from bud.gateway.catalog import Target
 from bud.gateway.events import Typed
+from bud.gateway.faults import UNKNOWN, status_of
 from bud.gateway.glance import ended, glance, is_json, is_text, plain
 from bud.gateway.naming import Naming
-from bud.gateway.opening import UNKNOWN, status_of
 from bud.gateway.refusal import Refusal, Unavailable
 from bud.gateway.stream import Rewriter
 from bud.gateway.translate.answer import Translated, read_whole

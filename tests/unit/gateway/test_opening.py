@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bud.gateway.opening import UNKNOWN, first_event, status_of
-from bud.gateway.stream import CutShort, TooLong
+from bud.gateway.faults import UNKNOWN, status_of
+from bud.gateway.opening import first_event
+from bud.gateway.sse import TooLong
+from bud.gateway.stream import CutShort
 from tests.unit.gateway.scripted import OK, run, serving
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}'
@@ -96,6 +98,8 @@ def test_a_first_event_has_an_end() -> None:
         (b'data: {"error":"m"}', UNKNOWN),
         (b'data: {"error":{"message":"m","type":"strange","code":7}}', UNKNOWN),
         (b'data: {"error":{"message":"m","code":true}}', UNKNOWN),
+        (b'data: {"error":{"message":"m","code":"%b"}}' % (b"9" * 5000), UNKNOWN),
+        (b'data: {"error":{"message":"m","code":"0404"}}', UNKNOWN),
         (b'data: {"error":{"message":"m","code":[],"type":{}}}', UNKNOWN),
     ],
 )

@@ -12,9 +12,9 @@ import pytest
 from bud.gateway.catalog import Target
 from bud.gateway.files import Folder
 from bud.gateway.mask import mask, masked, secrets
+from bud.gateway.passed import passed_on
 from bud.gateway.reach import Reach
 from bud.gateway.refusal import Refusal
-from bud.gateway.relay import passed_on
 from bud.gateway.splice import unambiguous
 
 

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bud.gateway.naming import Naming
 from bud.gateway.splice import add_member, rename_model
-from bud.gateway.stream import CutShort, Rewriter, Splitter, data_of
+from bud.gateway.stream import CutShort, Rewriter
 from bud.gateway.usage import Usage
 
 
@@ -97,6 +95,36 @@ def test_of_several_choices_each_end_goes_on_with_the_next() -> None:
     assert [isinstance(one, dict) and "conduit_metadata" in one for one in found] == [False, True, False]
 
 
+def test_what_follows_the_end_of_all_choices_carries_the_metadata_in_its_last_chunk() -> None:
+    found = list(told(passed(chunk("a"), chunk(finish="stop"), chunk(""), chunk(extra=1), b"[DONE]")))
+    assert [isinstance(one, dict) and "conduit_metadata" in one for one in found] == [False, False, False, True, False]
+
+
+def test_data_of_several_lines_gets_the_name_and_the_metadata() -> None:
+    first, second = chunk(finish="stop").split(b",", 1)
+    (last, _) = told(
+        [b"data: " + b"".join(line[6:] for line in one.split(b"\n")) for one in passed(first + b",\ndata: " + second)]
+    )
+    assert isinstance(last, dict)
+    assert (last["model"], last["conduit_metadata"]) == ("mine", {"cost": None})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [b'data: {"error":{"message":"no"}}', b'event: error\ndata: {"message":"no"}', b"event: error\ndata: no JSON"],
+)
+def test_an_error_ends_a_stream_and_nothing_of_it_or_after_it_goes_on(fault: bytes) -> None:
+    rewriter = Rewriter(Naming("up"), False, lambda usage: {}, Usage(), {})
+    ends = b"data: " + chunk(finish="stop") + b"\n\n"
+    assert rewriter.feed(ends + fault + b"\n\n" + ends + b"data: [DONE]\n\n") == ends
+    assert (rewriter.fault, rewriter.is_over, rewriter.tells_fault, rewriter.chunks) == (fault, True, True, 1)
+
+
+def test_a_word_that_speaks_of_errors_is_none() -> None:
+    rewriter, word = Rewriter(Naming("up"), False, None, Usage(), {}), b"data: " + chunk("error", error=None) + b"\n\n"
+    assert (rewriter.feed(word), rewriter.fault, rewriter.is_over) == (word, None, False)
+
+
 def ends(*choices: object) -> bytes:
     return orjson.dumps({"choices": list(choices)})
 
@@ -140,18 +168,6 @@ def test_a_stream_is_whole_once_it_says_so_or_every_choice_has_ended(
         with pytest.raises(CutShort):
             rewriter.end()
         assert b"[DONE]" not in text
-
-
-@given(st.lists(st.text(max_size=20), max_size=8), st.lists(st.integers(1, 30), min_size=1, max_size=60), st.booleans())
-def test_events_are_whole_wherever_the_bytes_are_cut(words: list[str], cuts: list[int], windows: bool) -> None:
-    end = b"\r\n\r\n" if windows else b"\n\n"
-    data = [orjson.dumps({"word": word}) for word in words]
-    text, splitter, found, at = b"".join(b"data: " + one + end for one in data), Splitter(), list[bytes](), 0
-    while at < len(text):
-        size = cuts[at % len(cuts)]
-        found += [data_of(event) or b"" for event in splitter.feed(text[at : at + size])]
-        at += size
-    assert found == data
 
 
 @pytest.mark.parametrize(

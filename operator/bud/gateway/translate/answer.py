@@ -63,22 +63,24 @@ class Translated:
         return self
 
     async def __anext__(self) -> bytes:
-        """Events, up to `[DONE]`. Raises `Refusal` for an error that the stream tells of, or that it is."""
+        """Events, up to `[DONE]`; nothing for what tells nothing, such as comments, since somebody is there.
+
+        Raises `Refusal` for an error that the stream tells of, or that it is.
+        """
         if self._first:
             first, self._first = self._first, b""
             return first
+        if self._fault is not None:
+            raise self._fault
+        if self._is_over:
+            raise StopAsyncIteration
         made = list[bytes]()
-        while not made:
-            if self._fault is not None:
-                raise self._fault
-            if self._is_over:
-                raise StopAsyncIteration
-            chunk = await anext(self._reply, None)
-            if chunk is not None:
-                self._fault = self._understood(chunk, made)
-            if self._fault is None and (chunk is None or self._reader.is_over):
-                self._is_over = True
-                made += [*events(self._reader.end()), b"data: [DONE]\n\n"]
+        chunk = await anext(self._reply, None)
+        if chunk is not None:
+            self._fault = self._understood(chunk, made)
+        if self._fault is None and (chunk is None or self._reader.is_over):
+            self._is_over = True
+            made += [*events(self._reader.end()), b"data: [DONE]\n\n"]
         return b"".join(made)
 
     def _understood(self, chunk: bytes, made: list[bytes]) -> Refusal | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from bud.gateway.refusal import Invalid
-from bud.gateway.stream import Splitter
+from bud.gateway.sse import Splitter
+from bud.gateway.stream import Ends
 from bud.gateway.translate import wire
 from bud.gateway.translate.wire import Json, Reader
 
@@ -90,14 +91,15 @@ def _returned(told: Json, part: str) -> Json:
 
 @dataclass(slots=True)
 class SameReader:
-    """An answer that is OpenAI's already."""
+    """An answer to `asked` that is OpenAI's already."""
 
+    asked: Json
+    is_over: bool = False
     _splitter: Splitter = field(default_factory=Splitter)
-    _ended: bool = False
+    _ends: Ends = field(init=False)
 
-    @property
-    def is_over(self) -> bool:
-        return self._ended
+    def __post_init__(self) -> None:
+        self._ends = Ends(self.asked)
 
     def whole(self, told: Json) -> Json:
         return told
@@ -105,11 +107,12 @@ class SameReader:
     def feed(self, chunk: bytes) -> Iterator[Json]:
         for data in wire.data(self._splitter, chunk):
             if data == b"[DONE]":
-                self._ended = True
+                self.is_over = True
                 return
+            self._ends.read(data)
             yield orjson.loads(data)
 
     def end(self) -> Iterator[Json]:
-        if not self._ended:
+        if not (self.is_over or self._ends.are_all):
             raise wire.broken()
         return iter(())

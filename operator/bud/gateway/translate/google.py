@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from bud.gateway.refusal import Refusal, of_status
-from bud.gateway.stream import Splitter
+from bud.gateway.sse import Splitter
 from bud.gateway.translate import talk, wire
 from bud.gateway.translate.wire import Json, Sent, Told
 

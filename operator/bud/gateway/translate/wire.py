@@ -13,7 +13,7 @@ import orjson
 
 from bud.gateway.refusal import Unavailable
 from bud.gateway.reply import Body
-from bud.gateway.stream import Splitter, data_of
+from bud.gateway.sse import Splitter, data_of
 
 Json = dict[str, Any]
 _EVENT_BYTES = 2 * 1024 * 1024
