@@ -264,6 +264,7 @@ def test_an_error_within_a_stream_is_told_once_counted_and_not_kept(place: Place
         if code:
             fault = json.loads(found.content.removeprefix(passes + b"data: "))["error"]
             assert (fault["code"], "because" in fault["message"]) == (code, code != "provider_credentials")
+    assert "Traceback" not in place.gateway.log
     times = 1 if status == 200 else 2
     assert (place.asked(model) - before, "idempotent-replayed" in found.headers) == (times, times == 1)
     counted = f'gen_ai_request_model="{model}",http_response_status_code="{status}"}} {times}'
