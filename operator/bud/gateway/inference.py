@@ -325,7 +325,7 @@ async def _read_whole(response: Reply | Translated) -> Whole:
 
 
 def _over(cut: Cut, seconds: float) -> None:
-    words = f"no answer within {seconds:.0f} s"
+    words = f"no answer within {seconds:g} s"
     cut.off(Refusal(words, status=504, code="timeout", headers={"x-should-retry": "true"}))
 
 

@@ -369,7 +369,8 @@ def _told(
         if isinstance(told, str):
             message = told
         elif isinstance(told, dict):
-            message = str(told.get("message") or told.get("detail") or message)
+            said = told.get("message") or told.get("detail") or message
+            message = said if isinstance(said, str) else orjson.dumps(said).decode()
             param, code = _text(told.get("param")), _text(told.get("code"))
             if target.translator is not None:
                 status = target.translator.status(status, told, headers.get("x-amzn-errortype", ""))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bud.gateway.catalog import Target
 from bud.gateway.refusal import of_status
+from bud.gateway.relay import _told
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,18 @@ def test_a_fault_of_the_upstream_is_never_told_as_the_gateways(status: int, told
     assert ((found.status, found.type), found.code) == (told, code)
     if status != 401:
         assert of_status(status, "no", code="its_own").code == "its_own"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'{"error": {"message": "so"}}', "so"),
+        (b'{"error": "so"}', "so"),
+        (b'{"detail": "so"}', "so"),
+        (b'{"detail": [{"loc": ["body", "x"], "msg": "no"}]}', '[{"loc":["body","x"],"msg":"no"}]'),
+        (b"[]", "the model answered with status 422"),
+        (b"<html>", "the model answered with status 422"),
+    ],
+)
+def test_an_upstreams_own_words_are_told_however_it_writes_them(text: bytes, words: str) -> None:
+    assert _told(422, text, Target("t", "p", "m", ())).message == words
