@@ -66,6 +66,10 @@ def hashes(team: World, name: str) -> list[str]:
     return [one["hash"] for one in team.get("bkey", name)["status"]["hashes"]]
 
 
+def patch(team: World, name: str, spec: str) -> None:
+    team.kubectl("patch", "bkey", name, "--type=merge", "-p", f'{{"spec": {spec}}}')
+
+
 def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
@@ -93,16 +97,41 @@ def test_a_key_is_replaced_healed_and_revoked_and_its_secret_is_its_own(team: Wo
     first = secret_key(team, "alice")
     assert first.startswith("condt_")
     # Nobody need say what the other fields were.
-    team.kubectl("patch", "bkey", "alice", "--type=merge", "-p", '{"spec": {"rotation": {"serial": 1}}}')
+    patch(team, "alice", '{"rotation": {"serial": 1}}')
     second = eventually(lambda: _other(secret_key(team, "alice"), first))
     eventually(lambda: is_equal(hashes(team, "alice"), [digest(second), digest(first)]))
     # A status that a restore dropped comes back from the Secret.
     team.kubectl("patch", "bkey", "alice", "--subresource=status", "--type=merge", "-p", '{"status": {"hashes": null}}')
     eventually(lambda: is_equal(hashes(team, "alice"), [digest(second), digest(first)]))
-    team.kubectl("patch", "bkey", "alice", "--type=merge", "-p", '{"spec": {"revoked": true}}')
+    patch(team, "alice", '{"revoked": true}')
     team.await_phase("bkey", "alice", "Revoked")
     owner = team.get("secret", "alice")["metadata"]["ownerReferences"][0]
     assert owner["uid"] == team.get("bkey", "alice")["metadata"]["uid"]
+
+
+@pytest.mark.usefixtures("project")
+def test_a_key_goes_on_when_its_secret_is_edited_or_gone_until_a_new_one_is_asked_for(team: World) -> None:
+    team.apply(ours("APIKey", "lost"))
+    team.await_reason("bkey", "lost", "Active")
+    first = digest(secret_key(team, "lost"))
+    team.kubectl("patch", "secret", "lost", "--type=merge", "-p", '{"stringData": {"key": "bud_mine"}}')
+    patch(team, "lost", '{"limits": {"requestsPerMinute": 5}}')
+    assert "no longer holds" in team.await_reason("bkey", "lost", "SecretChanged")["message"]
+    assert hashes(team, "lost") == [first]
+    team.kubectl("delete", "secret", "lost")
+    patch(team, "lost", '{"limits": {"requestsPerMinute": 6}}')
+    told = team.await_reason("bkey", "lost", "SecretMissing")
+    assert "set spec.rotation.serial to 1" in told["message"]
+    status = team.get("bkey", "lost")["status"]
+    assert (status["phase"], told["status"], hashes(team, "lost")) == ("Active", "True", [first])
+    assert team.kubectl("get", "secret", "lost", "--ignore-not-found") == ""
+    eventually(lambda: is_equal("SecretMissing" in team.kubectl("get", "events"), True))
+    patch(team, "lost", '{"rotation": {"serial": 1}}')
+    team.await_reason("bkey", "lost", "Active")
+    assert hashes(team, "lost") == [digest(secret_key(team, "lost")), first]
+    status = team.get("bkey", "lost")["status"]
+    assert (status["serial"], status["secretName"]) == (1, "lost")
+    assert status["hashes"][1]["expiresAt"]
 
 
 @pytest.mark.usefixtures("project")

@@ -117,7 +117,7 @@ async def reconcile_key(context: Context, namespace: str, name: str) -> float | 
         return None
     owner, spec, previous = opened
     try:
-        known = await _secret_of(context, owner, spec)
+        known, used = await _secret_of(context, owner, spec, previous)
     except (ApiUnavailable, ApiConflict):
         raise
     except BudError as error:
@@ -130,22 +130,26 @@ async def reconcile_key(context: Context, namespace: str, name: str) -> float | 
         told["conditions"] = _conditions(context, owner, verdict, previous.conditions)
         await report(context, owner, before=previous, after=previous.model_copy(update=told), trouble=True)
         return retry_after(error)
-    phase, verdict = key.verdict(spec, name, now=context.now())
-    hashes = key.accepted(spec, known, now=context.now())
+    lacks, serial = key.lack(known, used), used.serial if used is not None else 0
+    phase, verdict = key.verdict(spec, name, now=context.now(), lacks=lacks, serial=serial)
+    hashes = key.accepted(spec, used, now=context.now())
     after = APIKeyStatus(
         observed_generation=owner.data.generation,
         phase=phase,
-        secret_name=name if known is not None else "",
-        hint=key.hint(spec, known),
+        secret_name=name if known is not None and not lacks else "",
+        serial=serial,
+        hint=used.hint if used is not None else "",
         hashes=hashes,
         conditions=_conditions(context, owner, verdict, previous.conditions),
     )
-    await report(context, owner, before=previous, after=after, trouble=False)
+    await report(context, owner, before=previous, after=after, trouble=bool(lacks))
     return key.next_look(spec, hashes, now=context.now())
 
 
-async def _secret_of(context: Context, owner: Seen, spec: APIKeySpec) -> key.Kept | None:
-    """What the Secret says, once it is as it should be. Raises `WaitingError` and `InvalidError`."""
+async def _secret_of(
+    context: Context, owner: Seen, spec: APIKeySpec, status: APIKeyStatus
+) -> tuple[key.Kept | None, key.Made | None]:
+    """What the Secret says, once it is as it should be, and the key in use. Raises `WaitingError`, `InvalidError`."""
     namespace, name = owner.key
     if _project_of(context, namespace) is None:
         raise WaitingError(
@@ -153,18 +157,21 @@ async def _secret_of(context: Context, owner: Seen, spec: APIKeySpec) -> key.Kep
             reason=offers.PROJECT_MISSING,
         )
     if spec.hash is not None:
-        return None
+        return None, None
     found = await _secret(context, namespace, name)
     known = key.kept(found, namespace=namespace, name=name) if found is not None else None
+    used = key.made(spec, status, known)
     fresh = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
-    wanted = key.secret(key.Owner(namespace, name, owner.uid), spec, known, fresh=fresh, now=context.now())
+    itself = key.Owner(namespace, name, owner.uid)
+    wanted = key.secret(itself, spec, known, used=used, fresh=fresh, now=context.now())
     if wanted is None:
-        return known
-    made = key.kept(await context.writer.put(wanted, SECRETS), namespace=namespace, name=name)
-    if known is not None and made.key != known.key:
-        note = f"Secret {name} holds a new key; the old one is accepted until {made.replaced[0].expires_at}"
+        return known, used
+    known = key.kept(await context.writer.put(wanted, SECRETS), namespace=namespace, name=name)
+    now_used = key.made(spec, status, known)
+    if used is not None and now_used is not None and now_used.serial != used.serial:
+        note = f"Secret {name} holds a new key; the old one is accepted until {known.replaced[0].expires_at}"
         await context.writer.event(owner, kind="Normal", reason="KeyReplaced", note=note)
-    return made
+    return known, now_used
 
 
 async def reconcile_provider(context: Context, namespace: str, name: str) -> float | None:

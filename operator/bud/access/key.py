@@ -1,13 +1,15 @@
 """APIKeys: the Secret that holds a key, its replacement, and what is true of an APIKey. Pure.
 
-The Secret is the truth: the key itself, and in an annotation the hashes of the keys that it replaced, for as long as
-those are accepted. A status that was lost is made again from it.
+The status is the truth of which keys are accepted: what becomes of the Secret ends no key and makes none. In the Secret
+are the key itself, and in annotations for which serial it was made and the hashes of the keys that it replaced: a
+status that was lost, or not written after a replacement, is made again from it.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import orjson
 
 from bud.api import API_KEY, API_VERSION
-from bud.api.api_key import APIKeyPhase, APIKeySpec, KeyHash
+from bud.api.api_key import APIKeyPhase, APIKeySpec, APIKeyStatus, KeyHash
 from bud.api.conditions import Verdict
 from bud.engines.pod import Document
 from bud.errors import InvalidError
@@ -39,6 +41,10 @@ EXPIRED = "Expired"
 """`spec.expiresAt` is over."""
 SECRET_TAKEN = "NameConflict"
 """A Secret of the key's name is somebody else's."""
+SECRET_MISSING = "SecretMissing"
+"""The key is accepted, and the Secret that was made with it is gone."""
+SECRET_CHANGED = "SecretChanged"
+"""The key is accepted, and its Secret holds something else."""
 
 KEY = "key"
 """Under which name the Secret holds the key."""
@@ -64,6 +70,15 @@ class Kept:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The key that was made and is accepted: its hash, those of the keys it replaced, its serial and its hint."""
+
+    hashes: tuple[KeyHash, ...]
+    serial: int
+    hint: str
+
+
 def identity(namespace: str, name: str) -> str:
     """The label by which the Secret of a key is told from others."""
     return child_name(API_KEY.kind, namespace, name)
@@ -81,7 +96,7 @@ def kept(secret: Mapping[str, Any], *, namespace: str, name: str) -> Kept:
         )
     return Kept(
         key=_decoded((secret.get("data") or {}).get(KEY, "")),
-        serial=int(annotations.get(SERIAL, "0")) if annotations.get(SERIAL, "0").isdigit() else 0,
+        serial=_serial(annotations.get(SERIAL, "")),
         replaced=_replaced(annotations.get(REPLACED, "")),
         owner_uids=frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
         version=str(metadata["resourceVersion"]),
@@ -97,30 +112,57 @@ class Owner:
     uid: str
 
 
-def secret(owner: Owner, spec: APIKeySpec, known: Kept | None, *, fresh: str, now: str) -> Document | None:
-    """The Secret as it should be, with `fresh` as the end of a new key where one is needed; None when it is so already.
+def made(spec: APIKeySpec, status: APIKeyStatus, known: Kept | None) -> Made | None:
+    """The key in use; None where none was made.
 
-    It is to be applied to the very version that is known, or to none.
+    It is the one of the status: a Secret that is gone or was edited ends no key. Only where the status tells of
+    none, as after a restore, or does not know yet of a replacement that `spec` asked for, is the Secret believed.
     """
+    told = Made(status.hashes, status.serial, status.hint) if status.hint and status.hashes else None
     if known is None or not known.key:
+        return told
+    if told is None or told.serial < known.serial <= spec.rotation.serial:
+        shown = f"{known.key[: len(spec.prefix) + _SHOWN]}…"
+        return Made((KeyHash(hash=_hash(known.key)), *known.replaced), known.serial, shown)
+    return told
+
+
+def secret(
+    owner: Owner, spec: APIKeySpec, known: Kept | None, *, used: Made | None, fresh: str, now: str
+) -> Document | None:
+    """The Secret as it should be, with `fresh` as the end of a new key where one is needed; None when it stays.
+
+    A new key is needed where none is in use (`used`), or a replacement is asked for, and never because a Secret is
+    gone. It is to be applied to the very version that is known, or to none.
+    """
+    if used is None:
         return _document(owner, known, f"{spec.prefix}{fresh}", serial=spec.rotation.serial)
-    if spec.rotation.serial > known.serial:
-        ended = KeyHash(hash=_hash(known.key), expires_at=after(now, spec.rotation.overlap_seconds))
-        replaced = (ended, *_alive(known.replaced, now))[: _MOST - 1]
+    if spec.rotation.serial > used.serial:
+        ended = KeyHash(hash=used.hashes[0].hash, expires_at=after(now, spec.rotation.overlap_seconds))
+        replaced = (ended, *_alive(used.hashes[1:], now))[: _MOST - 1]
         return _document(owner, known, f"{spec.prefix}{fresh}", serial=spec.rotation.serial, replaced=replaced)
-    if owner.uid not in known.owner_uids:
+    if known is not None and owner.uid not in known.owner_uids:
         # A restore gives the owner another uid: without this, the Secret would be taken for an orphan, and deleted.
         return _document(owner, known, known.key, serial=known.serial, replaced=known.replaced)
     return None
 
 
-def accepted(spec: APIKeySpec, known: Kept | None, *, now: str) -> tuple[KeyHash, ...]:
+def accepted(spec: APIKeySpec, used: Made | None, *, now: str) -> tuple[KeyHash, ...]:
     """Hashes of the keys that are accepted now."""
     if spec.hash is not None:
         return (KeyHash(hash=spec.hash),)
-    if known is None or not known.key:
+    if used is None:
         return ()
-    return (KeyHash(hash=_hash(known.key)), *_alive(known.replaced, now))
+    return (used.hashes[0], *_alive(used.hashes[1:], now))
+
+
+def lack(known: Kept | None, used: Made | None) -> str:
+    """Why the Secret does not hold the key in use, as a reason; empty where it does, or no key was made."""
+    if used is None:
+        return ""
+    if known is None:
+        return SECRET_MISSING
+    return "" if _hash(known.key) == used.hashes[0].hash else SECRET_CHANGED
 
 
 def next_look(spec: APIKeySpec, hashes: Iterable[KeyHash], *, now: str) -> float | None:
@@ -130,19 +172,24 @@ def next_look(spec: APIKeySpec, hashes: Iterable[KeyHash], *, now: str) -> float
     return min((seconds for seconds in left if seconds > 0), default=None)
 
 
-def verdict(spec: APIKeySpec, name: str, *, now: str) -> tuple[APIKeyPhase, Verdict]:
-    """Phase and condition of a key whose Secret is as it should be; `now` is RFC 3339."""
+def verdict(spec: APIKeySpec, name: str, *, now: str, lacks: str = "", serial: int = 0) -> tuple[APIKeyPhase, Verdict]:
+    """Phase and condition of a key; `lacks` is what `lack` says, `serial` that of the key in use, `now` RFC 3339.
+
+    A key whose Secret is gone is accepted as before, and so Active and Ready: only the reason is another.
+    """
     if spec.revoked:
         return "Revoked", Verdict(False, REVOKED, "the key is refused, as spec.revoked asks")
     if spec.expires_at is not None and seconds_between(now, spec.expires_at) <= 0:
         return "Expired", Verdict(False, EXPIRED, f"the key ended at {spec.expires_at}: set a later spec.expiresAt")
-    where = f"Secret {name} holds the key as {KEY}" if spec.hash is None else "the key is the one of spec.hash"
-    return "Active", Verdict(True, ACTIVE, where)
-
-
-def hint(spec: APIKeySpec, known: Kept | None) -> str:
-    """How the key begins, to tell it from others; empty for one that was brought."""
-    return f"{known.key[: len(spec.prefix) + _SHOWN]}…" if spec.hash is None and known is not None else ""
+    if spec.hash is not None:
+        return "Active", Verdict(True, ACTIVE, "the key is the one of spec.hash")
+    if lacks:
+        what = "is gone" if lacks == SECRET_MISSING else "no longer holds the key"
+        remedy = f"set spec.rotation.serial to {serial + 1} for a new one beside it, or delete the APIKey"
+        return "Active", Verdict(
+            True, lacks, f"Secret {name} {what}; the key that was made is still accepted: {remedy}"
+        )
+    return "Active", Verdict(True, ACTIVE, f"Secret {name} holds the key as {KEY}")
 
 
 def _document(
@@ -179,6 +226,11 @@ def _document(
 
 def _alive(hashes: Iterable[KeyHash], now: str) -> tuple[KeyHash, ...]:
     return tuple(known for known in hashes if known.expires_at and seconds_between(now, known.expires_at) > 0)
+
+
+def _serial(text: str) -> int:
+    """What the annotation says; what `spec.rotation.serial` cannot be counts as 0."""
+    return int(text) if re.fullmatch("[0-9]{1,7}", text) else 0
 
 
 def _replaced(text: str) -> tuple[KeyHash, ...]:

@@ -66,7 +66,9 @@ class Scopes(Resource):
 class Rotation(Resource):
     """A new key beside the old one."""
 
-    serial: int = Field(0, ge=0, le=1_000_000, description="Raise it to have a new key made.")
+    serial: int = Field(
+        0, ge=0, le=1_000_000, description="Raise it to have a new key made, into the Secret, beside the old one."
+    )
     overlap_seconds: int = Field(
         86400, ge=0, le=31_536_000, description="For so long the old key works beside the new one."
     )
@@ -110,7 +112,8 @@ class APIKeyStatus(Status):
 
     observed_generation: int = Field(0, ge=-1, description="The generation of the spec that this status answers.")
     phase: APIKeyPhase | None = Field(None, description="Active, Expired or Revoked.")
-    secret_name: ShortText = Field("", description="Secret that holds the key, as `key`.")
+    secret_name: ShortText = Field("", description="Secret that holds the key, as `key`; empty when none does.")
+    serial: int = Field(0, ge=0, description="The spec.rotation.serial for which the key was made.")
     hint: Annotated[str, Field(max_length=32)] = Field("", description="How the key begins, to tell it from others.")
     hashes: Annotated[tuple[KeyHash, ...], Field(max_length=4, json_schema_extra=atomic())] = Field(
         (), description="Hashes of the keys that are accepted: the present one, and those that are being replaced."
