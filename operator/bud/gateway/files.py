@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -115,14 +116,13 @@ class Folder:
                 if name.startswith(".") or path.suffix not in (".yaml", ".yml"):
                     continue
                 try:
-                    status = path.stat()
+                    found[path] = _state(path.stat())
                 except (FileNotFoundError, NotADirectoryError):
-                    continue  # a link that leads nowhere
+                    # A link that leads nowhere is there, and cannot be read: to take it away is to delete it.
+                    with suppress(OSError):
+                        found[path] = _state(path.lstat())
                 except OSError:
                     away.append(path)
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    found[path] = _state(status)
         place_now = self._where()
         if found:
             self._place = place_now
@@ -143,14 +143,14 @@ class Folder:
     def _read(self, path: Path, state: _State) -> None:
         file = self._files.setdefault(path, _File())
         try:
-            text = path.read_text()
-            documents = [] if not text.strip() else list(_documents(text))
-            if not text.strip() and file.documents:
+            found = _parsed(_text(path))
+            if not found and file.documents:
                 raise _Unfit("it is empty; to take back what it said, delete it")
-        except FileNotFoundError:
-            return  # the next look tells
+            documents = list(_documents(found))
         except OSError as error:
-            file.trouble = self._stays(error, file)
+            if isinstance(error, FileNotFoundError) and not path.is_symlink():
+                return  # the next look tells
+            file.state, file.trouble = (), self._stays(error, file)
             return  # tried again at the next look: nothing in the file need change for that
         except Exception as error:  # whatever is in a file, the others count
             file.trouble = self._stays(error, file)
@@ -214,11 +214,22 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, (_Unfit, OSError)) else type(error).__name__
 
 
-def _documents(text: str) -> Iterator[tuple[int, _Document]]:
-    """The documents that the gateway has a use for, by their number. Raises `_Unfit` and `yaml.YAMLError`."""
-    for number, document in enumerate(yaml.load_all(text, _Loader), 1):
-        if document is None:
-            continue
+def _text(path: Path) -> str:
+    """What is in a file. Raises `OSError`, and `_Unfit` for what is none: that may never begin or never end."""
+    with open(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _Unfit("it is no file; to take back what it said, delete it")
+        return file.read()
+
+
+def _parsed(text: str) -> list[tuple[int, Any]]:
+    """The documents that say anything, by their number; comments say nothing. Raises `yaml.YAMLError`."""
+    return [(number, one) for number, one in enumerate(yaml.load_all(text, _Loader), 1) if one is not None]
+
+
+def _documents(found: list[tuple[int, Any]]) -> Iterator[tuple[int, _Document]]:
+    """Those that the gateway has a use for. Raises `_Unfit`."""
+    for number, document in found:
         metadata = document.get("metadata") if isinstance(document, dict) else None
         if not isinstance(metadata, dict) or not metadata.get("name") or not isinstance(document.get("kind"), str):
             is_list = isinstance(document, dict) and str(document.get("kind")).endswith("List")

@@ -87,6 +87,8 @@ def test_a_file_that_grows_is_not_read_before_it_is_whole(watched: Watched) -> N
         ("{", "a.yaml: it cannot be read: expected the node content (line 1, column 2); what"),
         ("", "a.yaml: it cannot be read: it is empty; to take back what it said, delete it"),
         ("  \n", "it is empty"),
+        ("# Keys of the team\n", "it is empty"),
+        ("---\n---\n# Keys of the team\n", "it is empty"),
         (A + "kind: APIKey\n", "a.yaml: it cannot be read: document 2: each needs kind and metadata.name"),
         ("kind: APIKey\nkind: APIKey\nmetadata: {name: a}\n", "a field stands twice (line 2, column 1)"),
         ("{kind: [1], metadata: {name: a}}", "document 1: each needs kind"),
@@ -108,20 +110,60 @@ def test_a_file_that_cannot_be_read_says_what_it_said_before_and_holds_back_no_o
 
 def test_a_file_that_may_not_be_read_is_read_once_it_may(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     watched.write("a.yaml", key("a", "c"))
-    read = Path.read_text
+    read = os.open
     with monkeypatch.context() as patch:
 
-        def refuse(path: Path) -> str:
-            if path.name == "a.yaml":
+        def refuse(path: str | Path, *more: int) -> int:
+            if Path(path).name == "a.yaml":
                 raise PermissionError(13, "Permission denied")
-            return read(path)
+            return read(path, *more)
 
-        patch.setattr(Path, "read_text", refuse)
+        patch.setattr(os, "open", refuse)
         watched.look(4)
         assert watched.keys == "ab" and "Permission denied; what it said before holds" in watched.told
         assert watched.folder.look() is None
     watched.look(1)
     assert (watched.keys, watched.told) == ("bc", "")
+
+
+def _dangling(place: Path) -> None:
+    place.symlink_to("/nonexistent")
+
+
+def _device(place: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("replace", "told"),
+    [
+        (_dangling, "No such file or directory"),
+        (os.mkfifo, "it is no file; to take back what it said, delete it"),
+        (_device, "it is no file; to take back what it said, delete it"),
+    ],
+    ids=["a link that leads nowhere", "a pipe", "a device"],
+)
+def test_what_is_no_file_says_what_was_there_before_until_it_is_deleted(
+    watched: Watched, replace: Callable[[Path], None], told: str
+) -> None:
+    place, kept = watched.place / "a.yaml", watched.place.parent / "kept"
+    os.link(place, kept)
+    place.unlink()
+    replace(place)
+    watched.look()
+    assert watched.keys == "ab"
+    assert told in watched.told and "what it said before holds" in watched.told
+    assert watched.folder.look() is None
+    place.unlink()
+    place.symlink_to(kept)
+    watched.look()
+    assert (watched.keys, watched.told) == ("ab", "")
+    place.unlink()
+    replace(place)
+    watched.look()
+    place.unlink()
+    watched.look()
+    assert (watched.keys, watched.told) == ("b", "")
 
 
 def test_what_cannot_be_read_at_the_start_costs_itself_alone(tmp_path: Path) -> None:
@@ -136,8 +178,8 @@ def _deleted(watched: Watched) -> None:
     (watched.place / "a.yaml").unlink()
 
 
-def _emptied_of_words(watched: Watched) -> None:
-    watched.write("a.yaml", "# " + A.replace("\n", "\n# "))
+def _nothing_of_ours(watched: Watched) -> None:
+    watched.write("a.yaml", "{kind: ConfigMap, apiVersion: v1, metadata: {name: a}}")
 
 
 def _left_out(watched: Watched) -> None:
@@ -148,7 +190,7 @@ def _moved_elsewhere(watched: Watched) -> None:
     os.rename(watched.place / "a.yaml", watched.place.parent / "a.yaml")
 
 
-@pytest.mark.parametrize("take_back", [_deleted, _emptied_of_words, _left_out, _moved_elsewhere])
+@pytest.mark.parametrize("take_back", [_deleted, _nothing_of_ours, _left_out, _moved_elsewhere])
 def test_what_a_person_takes_back_is_gone(watched: Watched, take_back: Callable[[Watched], None]) -> None:
     take_back(watched)
     watched.look()
