@@ -29,6 +29,8 @@ log = logging.getLogger("bud.gateway")
 _INSIDE_CONNECTIONS = 100
 _CUT_SECONDS = 1.0
 """For how long callers may read that what they asked for was cut."""
+_FAULT_SECONDS = 15
+"""What is cut and still has not ended by then is left: no caller and no Redis is waited for as long."""
 
 
 class Server(uvicorn.Server):
@@ -61,7 +63,7 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=False,
                 ws_ping_interval=patience.ping,
                 ws_ping_timeout=patience.ping,
-                timeout_graceful_shutdown=int(settings.drain_limit),
+                timeout_graceful_shutdown=int(settings.drain_limit) + _FAULT_SECONDS,
                 ssl_context_factory=None if certificate is None else lambda _, __: certificate.context,
             )
         )
@@ -100,7 +102,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """What is inside answers until all that is under way has ended."""
-        await super().shutdown(sockets)
+        limit = asyncio.get_running_loop().call_later(self._settings.drain_limit, self._end)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            limit.cancel()
         for server in self._inside_servers:
             server.close()
         for connection in list(self._inside_state.connections):
@@ -113,7 +119,7 @@ class Server(uvicorn.Server):
             os.kill(os.getpid(), sig)
         elif self.should_exit:
             self._is_cut = True
-            loop.call_soon_threadsafe(self._cut)
+            loop.call_soon_threadsafe(self._cut, "told again to stop")
         elif self._gateway.is_draining or not self._settings.drain_delay:
             self.should_exit = True
         else:
@@ -123,9 +129,17 @@ class Server(uvicorn.Server):
     def _drain(self) -> None:
         self.should_exit = True
 
-    def _cut(self) -> None:
-        """Ends what is under way, as at the end of its time; then what was used is written as ever."""
-        log.warning("told again to stop: %d requests are cut", len(self.server_state.tasks))
+    def _end(self) -> None:
+        if not self._is_cut and (self.server_state.tasks or self.server_state.connections):
+            self._is_cut = True
+            self._cut(f"{self._settings.drain_limit:g} s are over")
+
+    def _cut(self, why: str) -> None:
+        """Ends what is under way; then what was used is written as ever.
+
+        Callers are told, and whoever does not read is hung up on: nothing else ends a wait for them.
+        """
+        log.warning("%s: %d requests are cut", why, len(self.server_state.tasks))
         for task in self.server_state.tasks:
             task.cancel()
         asyncio.get_running_loop().call_later(_CUT_SECONDS, self._abort)
@@ -173,9 +187,9 @@ def _config(app: Any, host: str, port: int, *, patience: Patience, connections: 
 
 async def serve(server: Server, *watching: Coroutine[Any, Any, None]) -> None:
     """Serves while objects are watched; raises what ends the watching, since what is known would grow old unseen."""
-    # The server ends on these by itself, and then raises them once more: a stop that was asked for is no failure.
+    # Until the server handles these by itself, and once it has ended.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     watchers = [asyncio.create_task(one) for one in watching]
     for watcher in watchers:
         watcher.add_done_callback(lambda _: setattr(server, "should_exit", True))
