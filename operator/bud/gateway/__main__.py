@@ -47,6 +47,17 @@ _DAY, _YEAR = 86_400, 31_536_000
 
 _GARBAGE = 3_000, 10, 10
 """How much is made before garbage is looked for: of what a request makes, nearly nothing stands in circles."""
+
+
+def _folder(text: str) -> Path:
+    """Raises `typer.BadParameter` for what is no folder; an empty one, as of a variable that is not set, is not `.`."""
+    if not text:
+        raise typer.BadParameter("it is empty: name a folder")
+    if not (path := Path(text)).is_dir():
+        raise typer.BadParameter(f"dir '{text}' {'is a file' if path.exists() else 'does not exist'}")
+    return path
+
+
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
 )
@@ -59,8 +70,8 @@ def run(  # noqa: PLR0913  each parameter is one documented option of the comman
         Path | None,
         typer.Option(
             "--from",
-            exists=True,
-            file_okay=False,
+            parser=_folder,
+            metavar="DIRECTORY",
             help="Folder of YAML files with the gateway's objects. Default: those of a cluster.",
         ),
     ] = None,

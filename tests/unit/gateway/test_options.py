@@ -56,6 +56,7 @@ def test_a_number_that_cannot_be_meant_is_refused_by_its_option(tmp_path: Path, 
     [
         (("--from=/nowhere",), "--from': dir '/nowhere' does not exist"),
         ((f"--from={__file__}",), "is a file"),
+        (("--from=",), "--from': it is empty: name a folder"),
         (("--from=.", "--tls-cert=/nowhere"), "--tls-cert' (env var: 'BUD_GATEWAY_TLS_CERT'): file '/nowhere' does not exist"),
         (("--from=.", f"--tls-key={__file__}"), "--tls-key needs --tls-cert: name the file of the certificate, too"),
         (("--from=.", f"--tls-cert={__file__}"), "test_options.py are no certificate with its private key, in PEM"),
