@@ -176,6 +176,7 @@ class Gateway:
                 "connect a WebSocket here", code="upgrade_required", status=426, headers={"upgrade": "websocket"}
             )
         _only(request, "POST")
+        _unpacked(request)
         serves = self._uploads if where.endpoint in FORMS else self._inference
         if serves is None:
             raise Unavailable("the gateway is starting")
@@ -229,3 +230,10 @@ def closing(send: Send) -> Send:
 def _only(request: Request, method: str) -> None:
     if request.scope["method"] != method:
         raise Invalid(f"use {method} here", code="method_not_allowed", status=405, headers={"allow": method})
+
+
+def _unpacked(request: Request) -> None:
+    codings = {value.strip().lower() for name, value in request.scope["headers"] if name == b"content-encoding"}
+    if not codings <= {b"", b"identity"}:
+        words = "Content-Encoding: bodies are read as they are; send it without compression, and leave the header out"
+        raise Invalid(words, code="unsupported_encoding")

@@ -114,6 +114,7 @@ REFUSED = {
     "a WebSocket without a version": (426, post(*SHAKE, WEBSOCKET[1], first=REALTIME, body=b"", close=False)),
     "a WebSocket with half a key": (426, post(*SHAKE, WEBSOCKET[0], b"Sec-WebSocket-Key: x", first=REALTIME, body=b"", close=False)),
     "a WebSocket with protocols that are none": (426, post(*SHAKE, *WEBSOCKET, b"Sec-WebSocket-Protocol: a b, @", first=REALTIME, body=b"", close=False)),
+    "a packed body that says it is none, too": (400, post(CL, b"Content-Encoding: br", b"Content-Encoding: identity")),
     "a long header": (431, post(CL, b"X-A: " + b"a" * 8000)),
     "long headers": (431, post(CL, *(b"X-%d: %s" % (n, b"a" * 900) for n in range(40)))),
     "many headers": (431, post(CL, *(b"X-%d: b" % n for n in range(97)))),
@@ -136,6 +137,15 @@ def test_what_can_be_read_in_two_ways_is_refused(
     assert (len(upstream.asked), upstream.strange) == (before, [])
 
 
+@pytest.mark.parametrize("path", [b"chat/completions", b"audio/transcriptions"])
+def test_a_packed_body_is_refused_before_any_of_it_comes(gateway: GatewayProcess, path: bytes) -> None:
+    first = b"POST /v1/%s HTTP/1.1" % path
+    (told,) = talk(gateway.port, post(CL, b"Content-Encoding: gzip", first=first, body=b""))
+    error = json.loads(told.body)["error"]
+    assert (told.status, error["code"]) == (400, "unsupported_encoding")
+    assert error["message"].startswith("Content-Encoding: ") and "send it without compression" in error["message"]
+
+
 UNDERSTOOD = {
     "as usual": post(CL),
     "in chunks": post(TE, body=CHUNKS),
@@ -144,6 +154,7 @@ UNDERSTOOD = {
     "headers after the chunks": post(TE, body=CHUNKS[:-2] + b"Authorization: Bearer x\r\nX-Request-ID: t\r\nX-A: b\r\n\r\n"),
     "an absolute address": line("POST http://evil.example:1/v1/chat/completions HTTP/1.1"),
     "an absolute address with a user": line("POST http://a@evil.example/v1/chat/completions HTTP/1.1"),
+    "a body that is not packed": post(CL, b"Content-Encoding: identity"),
     "a query": line("POST /v1/chat/completions?model=x&api-version=1#f HTTP/1.1"),
     "HTTP/1.0": line("POST /v1/chat/completions HTTP/1.0"),
     "headers that lead elsewhere": post(
