@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from bud.api import API_KEY, API_VERSION
-from bud.api.api_key import APIKeyPhase, APIKeySpec, APIKeyStatus, KeyHash
+from bud.api.api_key import MOST_SERIAL, APIKeyPhase, APIKeySpec, APIKeyStatus, KeyHash
 from bud.api.conditions import Verdict
 from bud.engines.pod import Document
 from bud.errors import InvalidError
@@ -230,13 +230,14 @@ def _alive(hashes: Iterable[KeyHash], now: str) -> tuple[KeyHash, ...]:
 
 def _serial(text: str) -> int:
     """What the annotation says; what `spec.rotation.serial` cannot be counts as 0."""
-    return int(text) if re.fullmatch("[0-9]{1,7}", text) else 0
+    serial = int(text) if re.fullmatch("[0-9]{1,7}", text) else 0
+    return serial if serial <= MOST_SERIAL else 0
 
 
 def _replaced(text: str) -> tuple[KeyHash, ...]:
     """What the annotation says; what a person wrote into it in other words counts as nothing."""
     try:
-        return tuple(KeyHash.model_validate(item) for item in orjson.loads(text or "[]"))
+        return tuple(KeyHash.model_validate(item) for item in orjson.loads(text or "[]"))[: _MOST - 1]
     except (ValueError, TypeError):
         return ()
 

@@ -23,6 +23,7 @@ from bud.api.base import (
 from bud.api.limits import Budget, Limits
 from bud.times import moment
 
+MOST_SERIAL = 1_000_000
 APIKeyPhase = Literal["Active", "Expired", "Revoked"]
 Endpoint = Literal[
     "chat/completions",
@@ -67,7 +68,7 @@ class Rotation(Resource):
     """A new key beside the old one."""
 
     serial: int = Field(
-        0, ge=0, le=1_000_000, description="Raise it to have a new key made, into the Secret, beside the old one."
+        0, ge=0, le=MOST_SERIAL, description="Raise it to have a new key made, into the Secret, beside the old one."
     )
     overlap_seconds: int = Field(
         86400, ge=0, le=31_536_000, description="For so long the old key works beside the new one."

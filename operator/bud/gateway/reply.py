@@ -135,7 +135,8 @@ class Reply:
     def end(self, fault: Exception | None = None) -> None:
         """Nothing more comes."""
         if not self._over:
-            self._over, self._fault = True, fault
+            # Who was left has said what there was to say.
+            self._over, self._fault = True, None if self._is_left else fault
             self._wake()
 
     def _left(self) -> None:

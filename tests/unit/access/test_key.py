@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -165,6 +166,7 @@ def test_when_the_secret_is_written(known: Kept | None, key: str) -> None:
         pytest.param(None, {SERIAL: "x", REPLACED: "{"}, False, id="annotations that say nothing"),
         pytest.param(None, {SERIAL: "²", REPLACED: "[]"}, False, id="a serial that only looks like a number"),
         pytest.param(None, {SERIAL: "9" * 20, REPLACED: "[]"}, False, id="a serial that cannot be"),
+        pytest.param(None, {SERIAL: "1000001", REPLACED: "[]"}, False, id="a serial that no spec may have"),
         pytest.param(None, {SERIAL: "0", REPLACED: '["x"]'}, False, id="annotations of another shape"),
     ],
 )
@@ -178,6 +180,13 @@ def test_whose_a_secret_is(labels: dict[str, str] | None, annotations: dict[str,
         return
     found = read(document | {"metadata": metadata})
     assert (found.serial, found.replaced) == (0, ())
+
+
+def test_no_more_replaced_keys_are_believed_than_a_status_holds() -> None:
+    document = written(None)
+    many = json.dumps([{"hash": digest(str(number)), "expiresAt": NOW} for number in range(9)])
+    found = read(document | {"metadata": document["metadata"] | {"annotations": {REPLACED: many}}})
+    assert [one.hash for one in found.replaced] == [digest(str(number)) for number in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,27 @@ def test_after_that_it_is_over_without_a_fault_and_its_connection_with_it(
     run(test)
 
 
+def test_a_connection_that_is_lost_after_its_answer_was_left_is_no_fault() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNK)
+        await may_end.wait()
+        writer.transport.abort()
+        await closed(writer)
+
+    may_end = asyncio.Event()
+
+    async def test() -> None:
+        async with listening(handle) as (url, client):
+            reply = await client.ask("GET", url, headers={})
+            assert await anext(reply) == b"hello"
+            reply.leave()
+            may_end.set()
+            assert [chunk async for chunk in reply] == []
+
+    run(test)
+
+
 def test_a_request_that_is_given_up_ends_its_connection() -> None:
     async def test() -> None:
         async with serving(b"HTTP/1.1 100 Continue\r\n\r\n") as (server, client):
