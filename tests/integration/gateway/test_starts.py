@@ -112,7 +112,8 @@ def test_ctrl_c_while_it_loads_is_no_traceback(tmp_path: Path) -> None:
     """A library in the place of one that it loads first says when."""
     (tmp_path / "typer.py").write_text("import time\nprint('loads', flush=True)\ntime.sleep(60)\n")
     paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    command = [sys.executable, "-m", "bud.gateway", "--from", str(tmp_path)]
+    # Where the tests run in a shell's background, SIGINT is ignored unless asked for.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "bud.gateway", "--from", str(tmp_path)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == b"loads\n"
@@ -123,6 +124,7 @@ def test_ctrl_c_while_it_loads_is_no_traceback(tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import bud.gateway.__main__ as program
 from bud.gateway import {module} as module
 
