@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bud.gateway.admission import Admitted
-from bud.gateway.catalog import OWN, Key, Served, Target
+from bud.gateway.catalog import OWN, Key, Price, Served, Target
 from bud.gateway.cut import Cut
 from bud.gateway.mask import masked
 from bud.gateway.naming import Naming
+from bud.gateway.prices import Published
 from bud.gateway.request import Request
 from bud.gateway.route import Turn
 from bud.gateway.translate.wire import Sent
@@ -51,6 +52,10 @@ class Call:
         """It is asked of a target now, or of none, since the last could not answer."""
         self.asked, self.turn = target, turn
 
+    def price(self, target: Target) -> Price | Published | None:
+        """What it costs at a target: what the name says, or else the target."""
+        return self.served.price or target.price
+
     def used(self) -> Usage:
         """What it used, with the time until it is first asked for this."""
         if self.usage.seconds is None and self.turn is not None:
@@ -75,7 +80,7 @@ class Call:
     def metadata(self, usage: Usage, *, now: float) -> dict[str, Any]:
         """`conduit_metadata`."""
         assert self.target is not None
-        price = self.served.price or self.target.price
+        price = self.price(self.target)
         return {
             "provider": self.target.provider,
             "model_version": self._version(self.target),

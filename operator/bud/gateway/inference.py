@@ -30,7 +30,7 @@ from bud.gateway.opening import is_stream
 from bud.gateway.passed import passed_on
 from bud.gateway.paths import Place
 from bud.gateway.protocol import watch
-from bud.gateway.refusal import Invalid, Refusal, Unavailable
+from bud.gateway.refusal import Invalid, Unavailable, timed_out
 from bud.gateway.relay import Answer, Errand, Relay, fault_of
 from bud.gateway.reply import Reply
 from bud.gateway.request import Gone, Request
@@ -308,8 +308,7 @@ class Inference:
             self._admission.release(call.admitted)
             return
         call.request.facts.provider, call.request.facts.usage = target.provider, call.usage
-        price = call.served.price or target.price
-        call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), price)
+        call.request.facts.cost = self._admission.settle(call.key, call.admitted, call.used(), call.price(target))
         self.usual.add((call.key.project.name, call.served.name, call.endpoint), call.usage)
 
 
@@ -325,8 +324,7 @@ async def _read_whole(response: Reply | Translated) -> Whole:
 
 
 def _over(cut: Cut, seconds: float) -> None:
-    words = f"no answer within {seconds:g} s"
-    cut.off(Refusal(words, status=504, code="timeout", headers={"x-should-retry": "true"}))
+    cut.off(timed_out(f"no answer within {seconds:g} s"))
 
 
 def _bound(body: Mapping[str, Any], served: Served) -> None:

@@ -27,7 +27,7 @@ from bud.gateway.models import find
 from bud.gateway.naps import Naps, Pick
 from bud.gateway.paths import Place
 from bud.gateway.prices import Published
-from bud.gateway.refusal import Invalid, Refusal, Unauthenticated, Unavailable
+from bud.gateway.refusal import Invalid, Refusal, Unauthenticated, Unavailable, timed_out
 from bud.gateway.relay import Relay, Visit, hang_up
 from bud.gateway.request import Message, Request, Send
 from bud.gateway.splice import rename_model
@@ -85,7 +85,7 @@ class _Session:
     @property
     def price(self) -> Price | Published | None:
         """What it costs."""
-        return self.call.served.price or self.target.price
+        return self.call.price(self.target)
 
     async def run(self) -> None:
         """Until one side ends it."""
@@ -258,13 +258,12 @@ class Realtime:
             async with asyncio.timeout_at(until):
                 return await self._naps.awake(call.served, call.key.project.namespace, pick)
         except TimeoutError:
-            words = f"model '{call.served.name}' is being woken; try again later"
-            raise Refusal(words, status=504, code="timeout", headers={"x-should-retry": "true"}) from None
+            raise timed_out(f"model '{call.served.name}' is being woken; try again later") from None
 
     async def _join(self, call: Call, send: Send, target: Target, peer: aiohttp.ClientWebSocketResponse) -> None:
         request = call.request
         call.target = target
-        self._admission.settle(call.key, call.admitted, Usage(0), call.served.price or target.price)
+        self._admission.settle(call.key, call.admitted, Usage(0), call.price(target))
         headers = request.own_headers()
         if call.tells_metadata:
             headers += in_headers(call.metadata(Usage(), now=self._clock()))

@@ -121,6 +121,11 @@ class Unavailable(Refusal):
     code = "upstream_unavailable"
 
 
+def timed_out(message: str) -> Refusal:
+    """The refusal (504) of what was not done in time."""
+    return Refusal(message, status=504, code="timeout", headers={"x-should-retry": "true"})
+
+
 def of_status(status: int, message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
     """The refusal that tells of an upstream's own error, whose status stays unless it speaks of its credentials."""
     if not 200 <= status < 600:

@@ -28,7 +28,7 @@ from bud.gateway.health import asking
 from bud.gateway.mask import mask
 from bud.gateway.opening import first_event, is_stream, soon
 from bud.gateway.reach import Reach
-from bud.gateway.refusal import Refusal, Unavailable, of_status
+from bud.gateway.refusal import Refusal, Unavailable, of_status, timed_out
 from bud.gateway.reply import Broken, Reply
 from bud.gateway.route import Board, Turn
 from bud.gateway.sse import data_of
@@ -233,8 +233,7 @@ class Relay:
             if hung < visit.until:
                 return _hung(served, target)
             tries.cut(target, at.url, since=since)
-            words = f"model '{served.name}' has not taken the session in time"
-            raise Refusal(words, status=504, code="timeout", headers={"x-should-retry": "true"}) from None
+            raise timed_out(f"model '{served.name}' has not taken the session in time") from None
         except (aiohttp.ClientError, OSError) as error:
             return _unreached(served, target, Broken(str(error) or repr(error)))
 

@@ -118,9 +118,7 @@ class Rewriter(Events):
         if b"error" in event and status_of(event) is not None:
             self.is_ending = self.is_over = True
             self.fault = event
-            if self._held is not None:
-                out.append(with_data(self._held[0], b"", self._held[1]))
-                self._held = None
+            self._release(out)
             return
         self.chunks += 1
         changed = self.naming.chunk(data)
@@ -128,13 +126,17 @@ class Rewriter(Events):
             return
         if _FINISHES[0] in data or _FINISHES[1] in data:
             self._ends.read(data)
-        if self._held is not None:
-            (before, known), self._held = self._held, None
-            out.append(with_data(before, b"", known))
+        self._release(out)
         if self.metadata is not None and (self._ends.are_all or _may_be_last(data)):
             self._held = event, changed
         else:
             out.append(with_data(event, data, changed))
+
+    def _release(self, out: list[bytes]) -> None:
+        """What was kept back was not the last."""
+        if self._held is not None:
+            (event, data), self._held = self._held, None
+            out.append(with_data(event, b"", data))
 
     def _last(self) -> bytes:
         """The end of a stream that has one."""
